@@ -1,0 +1,82 @@
+# Two commands on a fresh machine: `make run` and `make test`. They need python3 and make, and use uv when it is there.
+#   make run PORT=9000      any setting of .env, for this one time
+#   make test PYTEST_ARGS='-k stream'
+#   make setup PYTHON=python3.12      VENV=folder: another place for the environment
+
+PYTHON ?= python3
+VENV := .venv
+ARGS :=
+PYTEST_ARGS :=
+
+py := $(VENV)/bin/python
+uv := $(shell uv --version 2>/dev/null)
+pip := $(py) -m pip install -qq --disable-pip-version-check
+# Only our own .venv may be emptied; somebody's VENV is added to.
+own := $(filter .venv,$(VENV))
+# The set-up is done again when setup.py, the interpreter or the place of the checkout is another one.
+key := $(shell $(PYTHON) -c 'import hashlib, os, sys; print(hashlib.sha256("\n".join([open("setup.py").read(), sys.version, os.getcwd()]).encode()).hexdigest()[:12])')
+installed := $(VENV)/.installed-$(key)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run stop restart dev test cov lint format types clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(installed) .env models.yaml  ## create .venv, install, copy .env and models.yaml from the examples if absent
+
+run: setup  ## start the proxy in the background and say how to connect Claude Code
+	@$(py) -m ccproxy start $(ARGS)
+	@echo 'make stop ends it; make restart takes a new version of the code.'
+
+stop:  ## stop the proxy that make run started
+	@if [ -x $(py) ]; then $(py) -m ccproxy stop; else echo 'ccproxy is not running'; fi
+
+restart: setup  ## stop and run
+	@$(py) -m ccproxy stop
+	@$(py) -m ccproxy start $(ARGS)
+
+dev: setup  ## run the proxy in the foreground
+	@$(py) -m ccproxy serve $(ARGS)
+
+test: setup  ## run the whole test suite
+	$(py) -m pytest -n auto $(PYTEST_ARGS)
+
+cov: setup  ## run it with coverage
+	$(py) -m pytest -n auto --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(installed)  ## check style and formatting
+	$(py) -m ruff check .
+	$(py) -m ruff format --check .
+
+format: $(installed)  ## mend what lint can mend
+	$(py) -m ruff check --fix .
+	$(py) -m ruff format .
+
+types: $(installed)  ## check types
+	$(py) -m mypy
+
+clean:  ## remove all that make created, but not .env and models.yaml
+	-@$(MAKE) --no-print-directory stop
+	rm -rf .venv .run build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find ccproxy tests -name __pycache__ -prune -exec rm -rf {} +
+
+# pip of 2020 and before, which the first releases of Python 3.9 bring, finds no wheel of tiktoken and tries to compile it.
+$(installed):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 9) and "ccproxy needs Python 3.9 or newer; $(PYTHON) is %d.%d. Another one: make PYTHON=python3.12" % v)'
+	@echo 'Installing ccproxy and what it needs in $(VENV); about a minute, the first time.'
+ifdef uv
+	@uv venv --quiet --seed --python $(PYTHON) $(if $(own),--clear,--allow-existing) $(VENV)
+	@uv pip install --quiet --python $(py) --editable '.[offline,dev]'
+else
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot create environments: install python3-venv (Debian, Ubuntu) or uv, then try again.' >&2; exit 1; }
+	@$(PYTHON) -m venv $(if $(own),--clear) $(VENV)
+	@$(pip) 'pip>=23'
+	@$(pip) --editable '.[offline,dev]'
+endif
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+# Once copied they are the owner's: a newer example never overwrites them. They hold keys, so nobody else may read them.
+.env models.yaml:
+	@umask 077 && cp $@.example $@ && echo 'Created $@ from $@.example.'

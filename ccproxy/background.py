@@ -1,0 +1,244 @@
+"""The server in the background: start it and wait until it answers, stop it and wait until it is gone.
+
+A folder (``.run`` unless told) holds the server's pid file and its log. The pid file is locked, and the server
+inherits the lock: the kernel drops it when the server ends, however it ends. So a pid file that a crash or a reboot
+left behind is never taken for a running server, and a pid that now belongs to another program is never signalled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Callable, Dict, Optional, Sequence
+from urllib.parse import urlsplit
+
+from .errors import ConfigError
+
+LISTENING = re.compile(r"ccproxy listening on (http://[^\s\x1b]+)")
+POLL_INTERVAL = 0.05
+CONNECT = """
+To use it in Claude Code:
+
+    export ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={token}
+    claude
+"""
+
+
+class RunFolder:
+    """The pid file and the log of one server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pid_file = folder / "ccproxy.pid"
+        self.log_file = folder / "ccproxy.log"
+        self._folder = folder
+
+    def claim(self) -> Optional[int]:
+        """The pid file, locked and emptied, as a descriptor; or None while a server has it."""
+        while True:
+            descriptor = self._open_pid_file()
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.pid_file)):
+                    os.truncate(descriptor, 0)
+                    return descriptor
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except FileNotFoundError:
+                pass
+            # A stop removed the file between our open and our lock; the next start would not see this lock.
+            os.close(descriptor)
+
+    def _open_pid_file(self) -> int:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self.pid_file, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: {error.strerror}") from None
+
+    def forget(self) -> bool:
+        """Remove the pid file; False, and nothing is removed, while a server has it."""
+        if not self.pid_file.exists():
+            return True
+        descriptor = self.claim()
+        if descriptor is None:
+            return False
+        self.pid_file.unlink()
+        os.close(descriptor)
+        return True
+
+    def pid(self) -> Optional[int]:
+        """The pid that the pid file names; None in the moment before a start has written it."""
+        text = self.pid_file.read_text(encoding="ascii").strip()
+        return int(text) if text.isdigit() else None
+
+    def url(self) -> Optional[str]:
+        """Where the server listens, by the last line of its log that says so: it may have moved to another port."""
+        if not self.log_file.exists():
+            return None
+        with self.log_file.open(encoding="utf-8", errors="replace") as lines:
+            found = [match.group(1) for match in map(LISTENING.search, lines) if match]
+        return _connectable(found[-1]) if found else None
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of the log, which say why a server ended."""
+        return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+    def spawn(self, arguments: Sequence[str], descriptor: int) -> subprocess.Popen[bytes]:
+        """A server in a session of its own, which survives the terminal; it inherits the lock."""
+        if self.log_file.exists():
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            server = subprocess.Popen(
+                [sys.executable, "-m", str(__package__), "serve", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                pass_fds=(descriptor,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        os.write(descriptor, b"%d\n" % server.pid)
+        return server
+
+
+def start(argv: Optional[Sequence[str]] = None) -> int:
+    """Start the server, unless it runs, and say how to connect; 0 when it answers. Unknown options go to `serve`."""
+    parser = _parser("start", "start the server in the background; takes the options of `serve` as well")
+    parser.add_argument("--timeout", type=float, default=30, help="seconds to wait for its first answer (%(default)g)")
+    options, arguments = parser.parse_known_args(argv)
+    run = RunFolder(options.run_dir)
+    deadline = time.monotonic() + options.timeout
+    descriptor = run.claim()
+    if descriptor is None:
+        return _report_running(run, deadline)
+    try:
+        server = run.spawn(arguments, descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        url = _wait_for_answer(run, deadline, lambda: server.poll() is not None)
+    except KeyboardInterrupt:
+        server.terminate()
+        raise
+    if url is not None:
+        print(f"ccproxy is running on {url} (pid {server.pid}, log {run.log_file})")
+        print(_connect_lines(url))
+        return 0
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGKILL)
+        problem = f"the server did not answer within {options.timeout:g} s"
+    else:
+        problem = f"the server ended with exit code {server.returncode}"
+    print(f"{run.log_tail()}\nccproxy: {problem}; its log is {run.log_file}", file=sys.stderr)
+    return 1
+
+
+def stop(argv: Optional[Sequence[str]] = None) -> int:
+    """Stop the server and wait until the requests it is answering have ended; 0 also when none runs."""
+    parser = _parser("stop", "stop the server that `start` started")
+    parser.add_argument("--timeout", type=float, default=40, help="seconds to wait before killing it (%(default)g)")
+    options = parser.parse_args(argv)
+    run = RunFolder(options.run_dir)
+    if run.forget():
+        print("ccproxy is not running")
+        return 0
+    pid = run.pid()
+    if pid is None:
+        print(f"ccproxy: {run.pid_file} is locked and names no process; try again", file=sys.stderr)
+        return 1
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    if not _wait_until_gone(run, options.timeout):
+        print(f"ccproxy: still running after {options.timeout:g} s, killing it", file=sys.stderr)
+        # The whole process group: workers that outlived their parent hold the lock as well.
+        os.killpg(pid, signal.SIGKILL)
+        _wait_until_gone(run, options.timeout)
+    print("ccproxy stopped")
+    return 0
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"ccproxy {command}", description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path(".run"), help="folder of the pid file and the log (%(default)s)"
+    )
+    return parser
+
+
+def _report_running(run: RunFolder, deadline: float) -> int:
+    """Say where the running server answers; another start may just be waiting for it too."""
+    url = _wait_for_answer(run, deadline, run.forget)
+    if url is None:
+        print(f"ccproxy: a server runs and does not answer; its log is {run.log_file}", file=sys.stderr)
+        return 1
+    print(f"ccproxy is already running on {url} (pid {run.pid()}, log {run.log_file})")
+    print(_connect_lines(url))
+    return 0
+
+
+def _wait_for_answer(run: RunFolder, deadline: float, ended: Callable[[], bool]) -> Optional[str]:
+    """The address at which ``/health`` answers, or None when the server ended or the time is up."""
+    while time.monotonic() < deadline:
+        url = run.url()
+        if url is not None and _status(url, "/health") == http.client.OK:
+            return url
+        if ended():
+            return None
+        time.sleep(POLL_INTERVAL)
+    return None
+
+
+def _wait_until_gone(run: RunFolder, timeout: float) -> bool:
+    """Whether the server ended in time; its pid file goes with it."""
+    deadline = time.monotonic() + timeout
+    while not run.forget():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_INTERVAL)
+    return True
+
+
+def _status(url: str, path: str) -> Optional[int]:
+    """The status of a GET, or None without an answer. Not urllib: it would ask the HTTP proxy of the environment."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _connect_lines(url: str) -> str:
+    """What to type to use the server; a token that is set is named and never shown."""
+    if _status(url, "/v1/models") == http.client.UNAUTHORIZED:
+        return CONNECT.format(url=url, token="THE_VALUE_OF_CCPROXY_AUTH_TOKEN")
+    return CONNECT.format(url=url, token="ccproxy")
+
+
+def _connectable(url: str) -> str:
+    """0.0.0.0 and :: are addresses to listen on, not to connect to."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _environment() -> Dict[str, str]:
+    """Ours, so arranged that the server imports what we import, and nothing from the folder it is started in."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+
+
+COMMANDS = {"start": start, "stop": stop}
