@@ -1,0 +1,116 @@
+"""The application: path table to handler, errors to JSON, a request id on every answer."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import string
+import time
+from typing import Callable, Dict, Optional
+
+from .config.schema import Config
+from .errors import ApiError, AuthenticationFailed, MethodNotAllowed, NotFound
+from .handlers import conversion, count_tokens, health, messages, models
+from .handlers.context import Context
+from .provider.client import ProviderClient
+from .stub import StubProvider
+from .tokens import Counter
+from .web import Request, Response
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Context, Request], Response]
+ROUTES: Dict[str, Dict[str, Handler]] = {
+    "/v1/messages": {"POST": messages.handle},
+    "/v1/messages/count_tokens": {"POST": count_tokens.handle},
+    "/v1/messages/test_conversion": {"POST": conversion.handle},
+    "/v1/models": {"GET": models.handle_list},
+    "/v1/models/{id}": {"GET": models.handle_one},
+    "/health": {"GET": health.handle},
+    "/": {"GET": health.hello},
+    "/api/hello": {"GET": health.hello},
+}
+OPEN_PATHS = frozenset({"/health"})
+_BASE62 = string.ascii_letters + string.digits
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id in Anthropic's form, such as ``msg_`` and 24 characters."""
+    return prefix + "".join(secrets.choice(_BASE62) for _ in range(24))
+
+
+class App:
+    """One application, behind any front door: ``handle`` takes a ``Request`` and returns a ``Response``.
+
+    ``config`` is the snapshot that new requests take; assigning another one is how a reload happens.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.counter = Counter()
+        self._demo: Optional[StubProvider] = None
+        self._client = ProviderClient(self._demo_base)
+
+    def _demo_base(self) -> str:
+        if self._demo is None:
+            self._demo = StubProvider()
+        return self._demo.url
+
+    def close(self) -> None:
+        """Let go of connections and of the demo provider."""
+        self._client.close()
+        if self._demo is not None:
+            self._demo.close()
+
+    def handle(self, request: Request) -> Response:
+        """Answer one request; never raises."""
+        config, request_id = self.config, new_id("req_")
+        context = Context(config, self._client, self.counter, request_id, new_id, time.monotonic, time.sleep)
+        try:
+            response = self._dispatch(context, request)
+        except ApiError as error:
+            response = Response.json(error.to_dict(request_id), error.status, error.headers)
+        except Exception:
+            log.exception("%s %s %s failed", request_id, request.method, request.path)
+            response = Response.json(ApiError("ccproxy failed; its log says why").to_dict(request_id), 500)
+        response.headers.setdefault("request-id", request_id)
+        log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
+        return response
+
+    def _dispatch(self, context: Context, request: Request) -> Response:
+        path = normalise(request.path)
+        if path not in OPEN_PATHS:
+            authenticate(request, context.config.ccproxy_auth_token)
+        methods = ROUTES.get("/v1/models/{id}" if path.startswith("/v1/models/") else path)
+        if methods is None:
+            raise NotFound(f"no such path: {request.path}")
+        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+            raise MethodNotAllowed(f"{request.method} is not allowed here, only {allowed}", headers={"allow": allowed})
+        return handler(context, Request(request.method, path, request.query, request.headers, request.body))
+
+
+def normalise(path: str) -> str:
+    """Return the path of the table: base addresses come with and without ``/v1`` and a slash at the end."""
+    path = "/" + path.strip("/")
+    for extra, real in (("/v1/v1/", "/v1/"), ("/messages", "/v1/messages"), ("/models", "/v1/models")):
+        if path.startswith(extra):
+            path = real + path[len(extra) :]
+    return path
+
+
+def authenticate(request: Request, token: str) -> None:
+    """Check the proxy's own token, in ``x-api-key`` or as a bearer.
+
+    Raises:
+        AuthenticationFailed: a token is configured and neither header carries it.
+    """
+    if not token:
+        return
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    offered = [request.headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
+    matches = [hmac.compare_digest(item.encode("utf-8", "replace"), token.encode()) for item in offered]
+    if not any(matches):
+        raise AuthenticationFailed("invalid or missing CCPROXY_AUTH_TOKEN: send it as x-api-key or bearer token")

@@ -1,0 +1,1 @@
+"""Configuration: the settings table, .env and models.yaml, the built-in providers."""

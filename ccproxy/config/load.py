@@ -1,0 +1,98 @@
+"""Finds and reads ``.env`` and ``models.yaml``, and builds the configuration from them and the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from ..errors import ConfigError
+from .envfile import parse_env
+from .modelsfile import parse_models
+from .providers import PROVIDERS
+from .schema import SETTINGS, Config, build_config
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, the files it came from, and what its owner should know about it."""
+
+    config: Config
+    env_file: Optional[Path]
+    models_file: Optional[Path]
+    warnings: Tuple[str, ...]
+
+
+def load_config(
+    environment: Mapping[str, str],
+    *,
+    env_file: Optional[str] = None,
+    overrides: Optional[Mapping[str, Tuple[Any, str]]] = None,
+    folders: Optional[List[Path]] = None,
+) -> Loaded:
+    """Read the files and return the configuration.
+
+    Precedence: ``overrides`` (setting to value and option name), ``environment``, ``.env``, default. Files are looked
+    for in ``folders``: by default the working directory, then ``~/.config/ccproxy``.
+
+    Raises:
+        ConfigError: naming file, line and key.
+    """
+    folders = folders if folders is not None else [Path(), Path.home() / ".config" / "ccproxy"]
+    env_path = _named(env_file, "--env-file") if env_file else _first_file(folders, ".env")
+    from_file = parse_env(_read(env_path), str(env_path)) if env_path else {}
+    raw: Dict[str, Tuple[Any, str]] = dict(from_file)
+    raw.update({name: (value, "environment") for name, value in environment.items()})
+    raw.update(overrides or {})
+    settings = {setting.name: raw[setting.name] for setting in SETTINGS if _is_set(raw.get(setting.name))}
+    models_path = _models_path(settings, folders)
+    models = parse_models(_read(models_path), str(models_path)) if models_path else {}
+    variables = {name: str(value) for name, (value, _) in raw.items()}
+    config = build_config(settings, models, variables)
+    return Loaded(config, env_path, models_path, tuple(_warnings(config, settings)))
+
+
+def _is_set(value: Optional[Tuple[Any, str]]) -> bool:
+    return value is not None and str(value[0]).strip() != ""
+
+
+def _models_path(settings: Mapping[str, Tuple[Any, str]], folders: List[Path]) -> Optional[Path]:
+    if "CUSTOM_MODELS_FILE" not in settings:
+        return _first_file(folders, "models.yaml")
+    name, place = settings["CUSTOM_MODELS_FILE"]
+    path = Path(name).expanduser()
+    found = path if path.is_absolute() else _first_file(folders, str(path))
+    return _named(str(found or path), f"{place}: CUSTOM_MODELS_FILE")
+
+
+def _first_file(folders: List[Path], name: str) -> Optional[Path]:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _named(name: str, place: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"{place}: no such file: {path}")
+    return path
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _warnings(config: Config, settings: Mapping[str, Tuple[Any, str]]) -> List[str]:
+    warnings = []
+    for model in config.models.values():
+        if not config.is_ready(model):
+            warnings.append(f"{model.model_id}: no key: {model.api_key_name} is not set")
+    for setting in SETTINGS:
+        if setting.is_planned and setting.name in settings:
+            warnings.append(f"{settings[setting.name][1]}: {setting.name} has no effect in this version")
+    for name in config.router_default + config.router_background + config.router_think + config.router_long_context:
+        model_found = config.find(name)
+        if name.partition("/")[0] in PROVIDERS and model_found and not config.is_ready(model_found):
+            warnings.append(f"{name}: no key: {model_found.api_key_name} is not set")
+    return list(dict.fromkeys(warnings))

@@ -1,0 +1,342 @@
+"""``Config``, ``Model`` and the settings table: every setting with its meaning, default and check."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from decimal import Decimal, InvalidOperation
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
+
+from ..errors import ConfigError
+from ..provider.dialects import DIALECTS, Dialect, recognise
+from .providers import PROVIDERS
+
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model that can answer. Prices are USD per token; None where nobody told."""
+
+    model_id: str
+    api_base: str
+    model_name: str = ""
+    api_key_name: str = ""
+    can_stream: bool = True
+    max_tokens: Optional[int] = None
+    max_input_tokens: Optional[int] = None
+    input_cost_per_token: Optional[Decimal] = None
+    output_cost_per_token: Optional[Decimal] = None
+    cache_read_cost_per_token: Optional[Decimal] = None
+    cache_write_cost_per_token: Optional[Decimal] = None
+    dialect_name: str = ""
+    direct: bool = False
+    reasoning_effort: Optional[str] = None
+    temperature: Optional[float] = None
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    supports_images: Optional[bool] = None
+    fallbacks: Tuple[str, ...] = ()
+    needs_key: bool = True
+
+    @property
+    def name(self) -> str:
+        """The name the provider is sent."""
+        return self.model_name or self.model_id
+
+    @property
+    def dialect(self) -> Dialect:
+        """The model's dialect: the configured one, else the one recognised from address and name."""
+        return DIALECTS[self.dialect_name] if self.dialect_name else recognise(self.api_base, self.name)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether images may be sent."""
+        return self.dialect.takes_images if self.supports_images is None else self.supports_images
+
+    @property
+    def provider(self) -> str:
+        """A short name of the provider, for messages."""
+        known = next((row.name for row in PROVIDERS.values() if row.api_base == self.api_base), None)
+        return known or re.sub(r"^\w+://|/.*$", "", self.api_base)
+
+
+# --- reading values ------------------------------------------------------------------------------------------
+
+
+def whole_number(value: Any) -> int:
+    """Read ``8192``, ``"8192"``, ``8k`` or ``1.5m``; k is 1000 and m a million."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", str(value).strip().lower().replace("_", ""))
+    if isinstance(value, bool) or not match:
+        raise ValueError("a whole number such as 8192 or 128k (k = 1000)")
+    number = Decimal(match[1]) * {"": 1, "k": 1000, "m": 1_000_000}[match[2]]
+    if number != int(number):
+        raise ValueError("a whole number such as 8192 or 128k (k = 1000)")
+    return int(number)
+
+
+def positive_number(value: Any) -> int:
+    """Read a whole number above zero."""
+    number = whole_number(value)
+    if number < 1:
+        raise ValueError("a whole number above 0")
+    return number
+
+
+def port_number(value: Any) -> int:
+    """Read a TCP port; 0 takes any free one."""
+    number = whole_number(value)
+    if number > 65535:
+        raise ValueError("a port from 0 to 65535")
+    return number
+
+
+def seconds(value: Any) -> float:
+    """Read a duration in seconds, above zero."""
+    number = float(money(value))
+    if number <= 0:
+        raise ValueError("a number of seconds above 0")
+    return number
+
+
+def money(value: Any) -> Decimal:
+    """Read an amount of USD, at least 0; ``1e-06`` and ``"0.5"`` are numbers too."""
+    try:
+        number = Decimal(str(value).strip())
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if isinstance(value, bool) or not number.is_finite() or number < 0:
+        raise ValueError("a number of at least 0")
+    return number
+
+
+def real_number(value: Any) -> float:
+    """Read a finite number."""
+    return float(money(value))
+
+
+def truth(value: Any) -> bool:
+    """Read a boolean; the words are those of YAML and of shells."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("true or false")
+
+
+def text(value: Any) -> str:
+    """Read text; a bare YAML number is text too."""
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise ValueError("text")
+    return str(value).strip()
+
+
+def one_of(*words: str) -> Callable[[Any], str]:
+    """Return a reader of one of ``words``, in any case."""
+
+    def read(value: Any) -> str:
+        found = next((word for word in words if word.lower() == str(value).strip().lower()), None)
+        if found is None:
+            raise ValueError("one of " + ", ".join(words))
+        return found
+
+    return read
+
+
+def references(value: Any) -> Tuple[str, ...]:
+    """Read model references: a comma-separated list in order of preference."""
+    return tuple(part.strip() for part in text(value).split(",") if part.strip())
+
+
+# --- settings ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: the variable, the reader of its value, its default, and its meaning for the README and --help."""
+
+    name: str
+    read: Callable[[Any], Any]
+    default: Any
+    meaning: str
+    is_planned: bool = False  # read and checked, but without effect yet
+
+    @property
+    def field_name(self) -> str:
+        """The field of ``Config``."""
+        return self.name.lower()
+
+
+SETTINGS: Tuple[Setting, ...] = (
+    Setting("ROUTER_DEFAULT", references, (), "model, or comma-separated fallback order, for everything else"),
+    Setting("ROUTER_BACKGROUND", references, (), "for haiku-class requests"),
+    Setting("ROUTER_THINK", references, (), "for requests that ask for thinking"),
+    Setting("ROUTER_LONG_CONTEXT", references, (), "for requests above LONG_CONTEXT_THRESHOLD"),
+    Setting("ROUTER_IMAGE", references, (), "for requests with images that the routed model cannot see"),
+    Setting("ROUTER_WEB_SEARCH", references, (), "for requests whose only tool is a web search"),
+    Setting("ROUTER_THINK_EFFORT", one_of(*EFFORTS), "xhigh", "effort from which adaptive thinking counts as thinking"),
+    Setting("LONG_CONTEXT_THRESHOLD", positive_number, 128_000, "tokens; 128k style accepted, k = 1000"),
+    Setting("HOST", text, "127.0.0.1", "address to listen on"),
+    Setting("PORT", port_number, 8082, "port to listen on"),
+    Setting("CCPROXY_AUTH_TOKEN", text, "", "token every client must present; required beyond loopback"),
+    Setting("CUSTOM_MODELS_FILE", text, "models.yaml", "models file"),
+    Setting("MAX_TOKENS_LIMIT", positive_number, None, "upper bound on the output tokens asked of any provider"),
+    Setting("DEFAULT_MAX_TOKENS", positive_number, 8192, "output limit of models that do not say"),
+    Setting("DEFAULT_MAX_INPUT_TOKENS", positive_number, 128_000, "context window of models that do not say"),
+    Setting("DEFAULT_INPUT_COST_PER_TOKEN", money, None, "USD per input token of models that do not say", True),
+    Setting("DEFAULT_OUTPUT_COST_PER_TOKEN", money, None, "USD per output token of models that do not say", True),
+    Setting("MAX_RETRIES", whole_number, 2, "further attempts per model, before the first content", True),
+    Setting("RETRY_MAX_WAIT", seconds, 30.0, "longest wait before an attempt, in seconds", True),
+    Setting("PING_INTERVAL", seconds, 10.0, "seconds of silence after which a stream gets a ping", True),
+    Setting("COMMIT_AFTER", seconds, 10.0, "seconds to wait for the provider before the stream is opened", True),
+    Setting("MAX_REQUEST_BYTES", positive_number, 33_554_432, "largest request body"),
+    Setting("KEEPALIVE_TIMEOUT", seconds, 60.0, "seconds an idle connection is kept"),
+    Setting("CLIENT_HEADER_TIMEOUT", seconds, 15.0, "seconds a client may take to send its headers", True),
+    Setting("CLIENT_BODY_TIMEOUT", seconds, 30.0, "seconds a client may pause while sending a body"),
+    Setting("CLIENT_WRITE_TIMEOUT", seconds, 60.0, "seconds after which a client that takes no byte is dropped"),
+    Setting("PROVIDER_CONNECT_TIMEOUT", seconds, 10.0, "seconds to connect to a provider"),
+    Setting("PROVIDER_READ_TIMEOUT", seconds, 300.0, "seconds of silence after which a provider has failed"),
+    Setting("PROVIDER_TOTAL_TIMEOUT", seconds, 3600.0, "seconds one exchange may take in all", True),
+    Setting("DRAIN_TIMEOUT", seconds, 30.0, "seconds that running requests get after SIGTERM"),
+    Setting("LOG_LEVEL", one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least level that is logged"),
+    Setting("LOG_FILE_PATH", text, "", "log folder, or path of server.log", True),
+    Setting("LOG_BODIES", truth, False, "log bodies, redacted", True),
+    Setting("STATE_DIR", text, "", "folder of ledger, logs and calibration", True),
+    Setting("SESSION_BUDGET_USD", money, None, "budget of one session", True),
+    Setting("DAILY_BUDGET_USD", money, None, "budget of one day", True),
+    Setting("WORKERS", positive_number, 1, "processes", True),
+)
+SETTING_BY_NAME: Dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One snapshot of the configuration; a request keeps the one it began with.
+
+    ``variables`` holds what is no setting but may be used by a model: keys and local addresses.
+    """
+
+    router_default: Tuple[str, ...] = ()
+    router_background: Tuple[str, ...] = ()
+    router_think: Tuple[str, ...] = ()
+    router_long_context: Tuple[str, ...] = ()
+    router_image: Tuple[str, ...] = ()
+    router_web_search: Tuple[str, ...] = ()
+    router_think_effort: str = "xhigh"
+    long_context_threshold: int = 128_000
+    host: str = "127.0.0.1"
+    port: int = 8082
+    ccproxy_auth_token: str = field(default="", repr=False)
+    custom_models_file: str = "models.yaml"
+    max_tokens_limit: Optional[int] = None
+    default_max_tokens: int = 8192
+    default_max_input_tokens: int = 128_000
+    max_request_bytes: int = 33_554_432
+    keepalive_timeout: float = 60.0
+    client_body_timeout: float = 30.0
+    client_write_timeout: float = 60.0
+    provider_connect_timeout: float = 10.0
+    provider_read_timeout: float = 300.0
+    drain_timeout: float = 30.0
+    log_level: str = "INFO"
+    models: Mapping[str, Model] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def find(self, reference: str) -> Optional[Model]:
+        """Return the model a reference names: a model_id, ``custom/<model_id>`` or ``<provider>/<model name>``."""
+        if reference in self.models:
+            return self.models[reference]
+        head, _, rest = reference.partition("/")
+        if head == "custom" or not rest:
+            return self.models.get(rest)
+        provider = PROVIDERS.get(head)
+        if provider is None:
+            return None
+        return Model(
+            model_id=reference,
+            api_base=self.variables.get(f"{head.upper()}_API_BASE") or provider.api_base,
+            model_name=rest,
+            api_key_name=provider.api_key_name,
+            dialect_name=provider.dialect,
+            direct=provider.is_direct,
+            needs_key=not provider.is_local,
+        )
+
+    def keys_of(self, model: Model) -> Tuple[str, ...]:
+        """Return the model's API keys; several are separated by commas."""
+        return tuple(key.strip() for key in self.variables.get(model.api_key_name, "").split(",") if key.strip())
+
+    def is_ready(self, model: Model) -> bool:
+        """Whether the model can be asked: it has a key or needs none."""
+        return not model.needs_key or bool(self.keys_of(model))
+
+    def output_limit(self, model: Model) -> int:
+        """Return the most output tokens that may be asked of a model."""
+        limit = model.max_tokens or self.default_max_tokens
+        return min(limit, self.max_tokens_limit) if self.max_tokens_limit else limit
+
+    def window(self, model: Model) -> int:
+        """Return a model's context window in tokens."""
+        return model.max_input_tokens or self.default_max_input_tokens
+
+    @property
+    def secrets(self) -> FrozenSet[str]:
+        """Everything that must never be shown: the token and all keys in use."""
+        names = {model.api_key_name for model in self.models.values()} | {
+            row.api_key_name for row in PROVIDERS.values()
+        }
+        keys = {key.strip() for name in names for key in self.variables.get(name, "").split(",")}
+        return frozenset((keys | {self.ccproxy_auth_token}) - {""})
+
+
+def build_config(
+    values: Mapping[str, Tuple[Any, str]], models: Mapping[str, Model], variables: Mapping[str, str]
+) -> Config:
+    """Return the checked configuration.
+
+    Args:
+        values: per setting its raw value and where it was found, such as ``.env:3``.
+
+    Raises:
+        ConfigError: naming the place, the setting and what is allowed.
+    """
+    known = {item.name for item in fields(Config)}
+    chosen: Dict[str, Any] = {}
+    for name, (raw, place) in values.items():
+        setting = SETTING_BY_NAME[name]
+        try:
+            value = setting.read(raw)
+        except ValueError as error:
+            shown = "a value" if "TOKEN" in name else repr(raw)
+            raise ConfigError(f"{place}: {name}: expected {error}, not {shown}") from None
+        if setting.field_name in known:
+            chosen[setting.field_name] = value
+    config = Config(models=models, variables=variables, **chosen)
+    _check_references(config, {name: place for name, (_, place) in values.items()})
+    return config
+
+
+def _check_references(config: Config, places: Mapping[str, str]) -> None:
+    for setting in SETTINGS:
+        if setting.name.startswith("ROUTER_") and setting.read is references:
+            for reference in getattr(config, setting.field_name):
+                _check_reference(config, reference, f"{places.get(setting.name, 'settings')}: {setting.name}")
+    for model in config.models.values():
+        for reference in model.fallbacks:
+            _check_reference(config, reference, f"models file: {model.model_id}: fallbacks")
+
+
+def _check_reference(config: Config, reference: str, where: str) -> None:
+    if config.find(reference) is None:
+        known = ", ".join([*config.models, *(f"{name}/<model>" for name in PROVIDERS)])
+        raise ConfigError(f"{where}: unknown model {reference!r}; known: {known}")
+
+
+def demo_model(config: Config) -> Model:
+    """Return the model that answers when nothing is configured."""
+    model = config.find("demo/echo")
+    assert model is not None
+    return model

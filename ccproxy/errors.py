@@ -1,0 +1,144 @@
+"""The error tree; each class knows the HTTP status and the Anthropic error type it is answered with.
+
+CcproxyError
+├── ConfigError                 the owner's files or settings; one line on stderr, exit code 2
+├── StreamCut                   a stream that failed after its first event; the connection is reset
+└── ApiError                    answered to the client
+    ├── InvalidRequest          400
+    ├── AuthenticationFailed    401
+    ├── NotFound                404
+    ├── MethodNotAllowed        405
+    ├── RequestTooLarge         413
+    └── ProviderError           what a provider, or the way to it, did; any status
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Optional
+
+# Messages API, "Errors"; SDKs choose their exception class by these statuses.
+TYPE_BY_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def error_type(status: int) -> str:
+    """Return the Anthropic error type that goes with an HTTP status."""
+    return TYPE_BY_STATUS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+
+
+class CcproxyError(Exception):
+    """Root of every error raised on purpose."""
+
+
+class ConfigError(CcproxyError):
+    """A setting or file the owner can mend; the message names file, line and key."""
+
+
+class StreamCut(CcproxyError):
+    """The answer failed after its first event: the error event is sent, the connection must not end cleanly."""
+
+
+class ApiError(CcproxyError):
+    """An error to answer in Anthropic's shape.
+
+    Args:
+        details: becomes ``error.details``.
+        headers: extra response headers, such as ``retry-after``.
+    """
+
+    status = 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: Optional[int] = None,
+        details: Optional[Mapping[str, Any]] = None,
+        headers: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status or self.status
+        self.details = details
+        self.headers: Dict[str, str] = dict(headers or {})
+
+    @property
+    def type(self) -> str:
+        """The Anthropic error type."""
+        return error_type(self.status)
+
+    def to_dict(self, request_id: str) -> Dict[str, Any]:
+        """Return the body of the answer, or the data of an ``error`` event."""
+        error: Dict[str, Any] = {"type": self.type, "message": self.message}
+        if self.details:
+            error["details"] = dict(self.details)
+        return {"type": "error", "error": error, "request_id": request_id}
+
+
+class InvalidRequest(ApiError):
+    """The client's request cannot be understood or honoured."""
+
+    status = 400
+
+
+class AuthenticationFailed(ApiError):
+    """The proxy's own token is missing or wrong."""
+
+    status = 401
+
+    def __init__(self, message: str) -> None:
+        # Claude Code would repeat a 401 for three minutes; nothing changes meanwhile.
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class NotFound(ApiError):
+    """No such path or model."""
+
+    status = 404
+
+
+class MethodNotAllowed(ApiError):
+    """A known path asked with a method it does not have."""
+
+    status = 405
+
+
+class RequestTooLarge(ApiError):
+    """The body exceeds ``MAX_REQUEST_BYTES``."""
+
+    status = 413
+
+
+class ProviderError(ApiError):
+    """A provider failed or could not be reached.
+
+    ``is_transient`` says whether another attempt, or the next model of the route, may succeed. ``verbatim`` is the
+    body of an Anthropic-format provider, to be passed on unchanged: clients match its words.
+    """
+
+    status = 502
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 502,
+        is_transient: bool = True,
+        headers: Optional[Mapping[str, str]] = None,
+        verbatim: Optional[bytes] = None,
+    ) -> None:
+        super().__init__(message, status=status, headers=headers)
+        self.is_transient = is_transient
+        self.verbatim = verbatim

@@ -1,0 +1,47 @@
+"""``POST /v1/messages/test_conversion``: one model, named in the query or the body, without the router."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..anthropic import MessagesRequest
+from ..config.schema import Model
+from ..errors import InvalidRequest, NotFound
+from ..routing import Decision
+from ..tokens import estimate
+from ..web import Request, Response
+from .context import Context, parse_body
+from .exchange import translate_for
+from .messages import answer
+
+
+def handle(context: Context, request: Request) -> Response:
+    """Answer as that model, or with ``?dry_run=1`` show what it would be sent."""
+    messages = MessagesRequest.from_dict(parse_body(request))
+    name = request.query.get("model") or messages.model
+    model = context.config.find(name)
+    if model is None:
+        raise NotFound(f"model: {name}")
+    if request.query.get("dry_run", "0") not in ("", "0", "false"):
+        return _dry_run(context, messages, model)
+    decision = Decision((model,), "test_conversion", f"asked for {name}, the router is bypassed")
+    named = replace(messages, raw={**messages.raw, "model": messages.model})
+    return answer(context, request, named, decision, estimate(messages, context.counter.count))
+
+
+def _dry_run(context: Context, messages: MessagesRequest, model: Model) -> Response:
+    if model.direct:
+        raise InvalidRequest(f"dry_run: {model.model_id} takes the Messages API itself, nothing is translated")
+    translated = translate_for(messages, model, context)
+    has_key = bool(context.config.keys_of(model))
+    shown = {
+        "url": f"{model.api_base}/chat/completions",
+        "headers": {
+            **({"authorization": "Bearer ***"} if has_key else {}),
+            **dict.fromkeys(model.extra_headers, "***"),
+            "content-type": "application/json",
+        },
+        "body": translated.chat.to_dict(),
+        "dropped": list(translated.dropped),
+    }
+    return Response.json(shown)

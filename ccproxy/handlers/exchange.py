@@ -1,0 +1,146 @@
+"""One translated exchange: a model's open answer, read as events; and the line that is logged about it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Iterator, List, Optional
+
+from ..anthropic import MessagesRequest
+from ..config.schema import Model
+from ..errors import ApiError
+from ..message import BlockStart, Event, MessageDelta, Usage
+from ..openai import dump
+from ..provider.client import Call, ProviderResponse
+from ..routing import Decision
+from ..translate.request import Translated, translate_request, used_tool_ids
+from ..translate.stream import ReplyContext, StreamTranslator
+from .context import Context
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Record:
+    """What is logged about one request, once, when its answer ends."""
+
+    context: Context
+    decision: Decision
+    started: float
+    model: Optional[Model] = None
+    usage: Optional[Usage] = None
+    first_content: Optional[float] = None
+    outcome: str = "cancelled"
+    is_written: bool = False
+
+    def see(self, events: List[Event]) -> None:
+        """Take down what the events tell."""
+        for event in events:
+            if isinstance(event, BlockStart) and self.first_content is None:
+                self.first_content = self.context.now()
+            elif isinstance(event, MessageDelta):
+                self.usage, self.outcome = event.usage, event.stop_reason
+
+    def write(self) -> None:
+        """Log the line."""
+        if self.is_written:
+            return
+        self.is_written = True
+        usage = self.usage or Usage()
+        first = f"{self.first_content - self.started:.3f}s" if self.first_content else "-"
+        log.info(
+            "%s %s -> %s (%s: %s) in=%d cached=%d out=%d first=%s total=%.3fs %s",
+            self.context.request_id,
+            self.decision.rule,
+            self.model.model_id if self.model else "-",
+            self.decision.rule,
+            self.decision.reason,
+            usage.input_tokens,
+            usage.cache_read_input_tokens,
+            usage.output_tokens,
+            first,
+            self.context.now() - self.started,
+            self.outcome,
+        )
+
+
+def translate_for(request: MessagesRequest, model: Model, context: Context) -> Translated:
+    """Return a request translated for one model; a model that cannot stream is asked for a completion."""
+    limit = context.config.output_limit(model)
+    return translate_request(request, model, output_limit=limit, stream=request.stream and model.can_stream)
+
+
+class Exchange:
+    """A model's answer as Messages API events. ``close`` it, whatever happened."""
+
+    def __init__(self, response: ProviderResponse, translator: StreamTranslator) -> None:
+        self.translator = translator
+        self._response = response
+        self._ready: List[Event] = []
+        self._events = self._translate()
+
+    @classmethod
+    def open(cls, request: MessagesRequest, model: Model, context: Context, input_tokens: int) -> Exchange:
+        """Ask a model, and return once its first content, or its regular end, is here.
+
+        Raises:
+            ApiError: the model gave no content; nothing was shown to the client yet.
+        """
+        translated = translate_for(request, model, context)
+        body = dump(translated.chat.to_dict()).encode("utf-8", "replace")
+        headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
+        call = Call(model, "/chat/completions", body, headers, input_tokens)
+        reply = ReplyContext(
+            message_id=context.new_id("msg_"),
+            model=request.model,
+            input_tokens=input_tokens,
+            tool_names=translated.tool_names,
+            used_tool_ids=used_tool_ids(request),
+            stop_sequences=request.stop_sequences,
+            is_single_call=bool(request.tool_choice and request.tool_choice.disable_parallel_tool_use),
+            max_tokens=request.max_tokens,
+            window=model.max_input_tokens,
+            dialect=model.dialect,
+        )
+        if translated.dropped:
+            log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
+        exchange = cls(context.client.send(call, context.config), StreamTranslator(reply))
+        try:
+            exchange._wait_for_content()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def _wait_for_content(self) -> None:
+        for events in self._events:
+            self._ready += events
+            if self.translator.has_content:
+                return
+
+    def events(self) -> Iterator[List[Event]]:
+        """Yield the events, those of one read together.
+
+        Raises:
+            ApiError: the provider failed on the way.
+        """
+        if self._ready:
+            yield self._ready
+        for events in self._events:
+            if events:
+                yield events
+
+    def _translate(self) -> Iterator[List[Event]]:
+        for chunks in self._response.chunks():
+            yield [event for chunk in chunks for event in self.translator.feed(chunk)]
+            if self.translator.is_stopped:
+                break
+        yield self.translator.finish(is_done=self._response.is_done)
+
+    def fail(self, error: ApiError, request_id: str) -> List[Event]:
+        """Return the events that end a stream whose provider failed."""
+        return self.translator.fail(error, request_id)
+
+    def close(self) -> None:
+        """Let go of the provider."""
+        self._response.close()

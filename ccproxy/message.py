@@ -1,0 +1,186 @@
+"""The Messages API's answers: message, usage and stream events as values, and the fold of events to a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Optional, Union
+
+from . import partial_json
+
+Json = Dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts as Anthropic defines them: ``input_tokens`` excludes cache reads and cache writes."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    thinking_tokens: int = 0
+
+    def to_dict(self) -> Json:
+        """Return the ``usage`` object."""
+        return {
+            "input_tokens": self.input_tokens,
+            "cache_creation_input_tokens": self.cache_creation_input_tokens,
+            "cache_read_input_tokens": self.cache_read_input_tokens,
+            "output_tokens": self.output_tokens,
+            "output_tokens_details": {"thinking_tokens": self.thinking_tokens},
+            "service_tier": "standard",
+        }
+
+
+@dataclass(frozen=True)
+class MessageStart:
+    """Opens a stream. ``usage`` is an estimate; the counts of ``MessageDelta`` replace it."""
+
+    id: str
+    model: str
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class BlockStart:
+    """Opens content block ``index``; ``block`` is the empty content block object."""
+
+    index: int
+    block: Json
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """More visible text of block ``index``."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ThinkingDelta:
+    """More thinking text of block ``index``."""
+
+    index: int
+    thinking: str
+
+
+@dataclass(frozen=True)
+class SignatureDelta:
+    """The whole signature of thinking block ``index``; SDKs replace, they do not append."""
+
+    index: int
+    signature: str
+
+
+@dataclass(frozen=True)
+class InputJsonDelta:
+    """More JSON text of the input of tool block ``index``."""
+
+    index: int
+    partial_json: str
+
+
+@dataclass(frozen=True)
+class BlockStop:
+    """Closes content block ``index``."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class MessageDelta:
+    """Why the message ended, and its final token counts."""
+
+    stop_reason: str
+    stop_sequence: Optional[str]
+    usage: Usage
+    stop_details: Optional[Json] = None
+
+
+@dataclass(frozen=True)
+class MessageStop:
+    """The regular end of a stream."""
+
+
+@dataclass(frozen=True)
+class Ping:
+    """A sign of life."""
+
+
+@dataclass(frozen=True)
+class ErrorEvent:
+    """The irregular end of a stream; ``body`` is the Anthropic error object."""
+
+    body: Json
+
+
+Delta = Union[TextDelta, ThinkingDelta, SignatureDelta, InputJsonDelta]
+Event = Union[MessageStart, BlockStart, Delta, BlockStop, MessageDelta, MessageStop, Ping, ErrorEvent]
+
+
+def text_block() -> Json:
+    """Return an empty text block."""
+    return {"type": "text", "text": ""}
+
+
+def thinking_block() -> Json:
+    """Return an empty thinking block."""
+    return {"type": "thinking", "thinking": "", "signature": ""}
+
+
+def tool_use_block(id: str, name: str) -> Json:
+    """Return a tool_use block without its input."""
+    return {"type": "tool_use", "id": id, "name": name, "input": {}}
+
+
+def message_object(id: str, model: str, usage: Usage, content: Optional[List[Json]] = None) -> Json:
+    """Return a message object that has not ended yet."""
+    return {
+        "id": id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content if content is not None else [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "stop_details": None,
+        "usage": usage.to_dict(),
+    }
+
+
+def fold(events: Iterable[Event]) -> Json:
+    """Return the message that a complete stream of events makes: the answer to a request without ``stream``."""
+    message: Json = message_object("", "", Usage())
+    inputs: Dict[int, str] = {}
+    for event in events:
+        if isinstance(event, MessageStart):
+            message = message_object(event.id, event.model, event.usage)
+        elif isinstance(event, BlockStart):
+            message["content"].append(dict(event.block))
+        elif isinstance(event, (TextDelta, ThinkingDelta, SignatureDelta, InputJsonDelta)):
+            _apply_delta(message["content"][event.index], event, inputs)
+        elif isinstance(event, MessageDelta):
+            message.update(
+                stop_reason=event.stop_reason,
+                stop_sequence=event.stop_sequence,
+                stop_details=event.stop_details,
+                usage=event.usage.to_dict(),
+            )
+    for index, text in inputs.items():
+        block = message["content"][index]
+        block["input"] = partial_json.parse_object(text)
+        if block["input"] is None:
+            block["input"] = partial_json.complete_cut(text)
+    return message
+
+
+def _apply_delta(block: Json, delta: Delta, inputs: Dict[int, str]) -> None:
+    if isinstance(delta, TextDelta):
+        block["text"] += delta.text
+    elif isinstance(delta, ThinkingDelta):
+        block["thinking"] += delta.thinking
+    elif isinstance(delta, SignatureDelta):
+        block["signature"] = delta.signature
+    else:
+        inputs[delta.index] = inputs.get(delta.index, "") + delta.partial_json

@@ -1,0 +1,217 @@
+"""Chat completions as values: the request we send, and the chunk that every kind of reply is read into.
+
+A whole completion is read as one chunk whose delta is its message, so that streams and completions take one path.
+Provider JSON is not trusted: wrong types read as absent.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+
+Json = Dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One function call of an assistant message; ``arguments`` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the ``tool_calls`` entry."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function, **self.extra}
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One message of a request. ``content`` is text, a list of parts, or None for null; ``extra`` dialect fields."""
+
+    role: str
+    content: Union[str, List[Json], None]
+    tool_calls: Tuple[ToolCall, ...] = ()
+    tool_call_id: Optional[str] = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> Json:
+        """Return the message object."""
+        body: Json = {"role": self.role, "content": self.content, **self.extra}
+        if self.tool_calls:
+            body["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            body["tool_call_id"] = self.tool_call_id
+        return body
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A request body. ``options`` holds every further field under the name the provider knows."""
+
+    model: str
+    messages: Tuple[ChatMessage, ...]
+    tools: Tuple[Json, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+
+    def to_dict(self) -> Json:
+        """Return the request body; equal requests give equal bytes, so that prefix caches hit."""
+        body: Json = {"model": self.model, "messages": [message.to_dict() for message in self.messages]}
+        if self.tools:
+            body["tools"] = list(self.tools)
+        body.update(self.options)
+        if self.stream:
+            body["stream"] = True
+        return body
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of text in a delta; ``kind`` is ``text``, ``thinking`` or ``refusal``."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCallDelta:
+    """One entry of ``tool_calls``. ``index`` is None where the provider sends none; ``arguments`` always text."""
+
+    index: Optional[int]
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one chunk, or one whole completion, says."""
+
+    has_choice: bool = False
+    pieces: Tuple[Piece, ...] = ()
+    tool_calls: Tuple[ToolCallDelta, ...] = ()
+    finish_reason: Optional[str] = None
+    stop_sequence: Optional[str] = None
+    usage: Optional[Json] = None
+    error: Any = None
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Chunk:
+        """Read a ``chat.completion.chunk`` or a ``chat.completion``, in any provider's variant."""
+        if not isinstance(data, dict):
+            return cls()
+        choices = _first_choices(data.get("choices"))
+        deltas = [_delta_of(choice) for choice in choices]
+        reasons = [choice["finish_reason"] for choice in choices if isinstance(choice.get("finish_reason"), str)]
+        return cls(
+            has_choice=bool(choices),
+            pieces=tuple(piece for delta in deltas for piece in _pieces(delta)),
+            tool_calls=tuple(call for delta in deltas for call in _tool_calls(delta)),
+            finish_reason=reasons[-1] if reasons else None,
+            stop_sequence=_stop_sequence(data, choices),
+            usage=_usage(data, choices),
+            error=data.get("error") or next((c["error"] for c in choices if c.get("error")), None),
+        )
+
+
+def _first_choices(choices: Any) -> List[Json]:
+    """Return the choice with index 0; choices without an index all belong to the one answer (Copilot)."""
+    if not isinstance(choices, list):
+        return []
+    return [choice for choice in choices if isinstance(choice, dict) and choice.get("index") in (0, None)]
+
+
+def _delta_of(choice: Json) -> Json:
+    for key in ("delta", "message"):
+        if isinstance(choice.get(key), dict):
+            return choice[key]  # type: ignore[no-any-return]
+    return {}
+
+
+def _pieces(delta: Json) -> List[Piece]:
+    """Return the text runs of a delta in reading order; of several copies of the reasoning exactly one."""
+    content = delta.get("content")
+    parts = content if isinstance(content, list) else [content]
+    pieces = [Piece("thinking", text) for text in (_reasoning(delta),) if text]
+    for part in parts:
+        if isinstance(part, str) and part:
+            pieces.append(Piece("text", part))
+        elif isinstance(part, dict):
+            pieces.extend(_part_pieces(part))
+    if isinstance(delta.get("refusal"), str) and delta["refusal"]:
+        pieces.append(Piece("refusal", delta["refusal"]))
+    return pieces
+
+
+def _reasoning(delta: Json) -> str:
+    for key in ("reasoning_content", "reasoning", "reasoning_text"):
+        if isinstance(delta.get(key), str) and delta[key]:
+            return str(delta[key])
+    details = delta.get("reasoning_details")
+    texts = [detail.get("text") or detail.get("summary") for detail in details or [] if isinstance(detail, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _part_pieces(part: Json) -> List[Piece]:
+    """Read a content part; Mistral's ``{"type": "thinking", "thinking": [{"type": "text", ...}]}`` is reasoning."""
+    kind = {"thinking": "thinking", "refusal": "refusal"}.get(str(part.get("type")), "text")
+    value = part.get(kind) if kind != "text" else part.get("text")
+    if isinstance(value, list):
+        value = "".join(str(item.get("text") or "") for item in value if isinstance(item, dict))
+    return [Piece(kind, value)] if isinstance(value, str) and value else []
+
+
+def _tool_calls(delta: Json) -> List[ToolCallDelta]:
+    entries = delta.get("tool_calls")
+    calls = [_tool_call(entry) for entry in (entries if isinstance(entries, list) else []) if isinstance(entry, dict)]
+    legacy = delta.get("function_call")
+    if isinstance(legacy, dict):
+        calls.append(_tool_call({"index": 0, "function": legacy}))
+    return calls
+
+
+def _tool_call(entry: Json) -> ToolCallDelta:
+    function = entry.get("function")
+    if not isinstance(function, dict):
+        function = entry.get("custom") if isinstance(entry.get("custom"), dict) else {}
+    arguments = function.get("arguments", function.get("input"))  # type: ignore[union-attr]
+    if arguments is None:
+        arguments = ""
+    elif not isinstance(arguments, str):
+        arguments = dump(arguments)  # llama.cpp forks and Ollama-like servers send the object itself
+    index = entry.get("index")
+    return ToolCallDelta(
+        index=index if isinstance(index, int) and not isinstance(index, bool) else None,
+        id=_text(entry.get("id")),
+        name=_text(function.get("name")),  # type: ignore[union-attr]
+        arguments=arguments,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _usage(data: Json, choices: List[Json]) -> Optional[Json]:
+    """Return the chunk's usage: top level, in the choice (Moonshot) or in ``x_groq``."""
+    groq = data.get("x_groq")
+    candidates = [data.get("usage"), *(choice.get("usage") for choice in choices)]
+    candidates.append(groq.get("usage") if isinstance(groq, dict) else None)
+    return next((usage for usage in candidates if isinstance(usage, dict) and usage), None)
+
+
+def _stop_sequence(data: Json, choices: List[Json]) -> Optional[str]:
+    """Return the stop string that fired where the provider tells it (vLLM, llama.cpp)."""
+    for value in [choice.get("stop_reason") for choice in choices] + [data.get("stopping_word")]:
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def dump(value: Any) -> str:
+    """Return compact JSON text, as it is sent to providers."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

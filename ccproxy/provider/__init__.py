@@ -1,0 +1,1 @@
+"""The provider side: dialects, one HTTP attempt, the walk along a route."""

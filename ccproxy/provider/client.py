@@ -1,0 +1,240 @@
+"""requests + sseclient-py: one attempt at one model, chunks out, failures as ``ProviderError``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from ..config.providers import DEMO_BASE
+from ..config.schema import Config, Model
+from ..errors import ProviderError
+from ..openai import Chunk
+from ..sse import Reader
+from ..translate.failure import Target, mask, translate_failure
+
+READ_SIZE = 65536
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 256 * 1024
+# requests' default of 10 would open a new connection for every stream beyond it.
+POOL_SIZE = 1000
+MAX_BAD_LINES = 3
+_END_WAIT = 0.05
+# Response headers of Anthropic-format providers that clients act on.
+DIRECT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attempt: whom to ask, with what."""
+
+    model: Model
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    input_tokens: int = 0
+
+
+class ProviderClient:
+    """Sends calls over pooled connections that all threads share."""
+
+    def __init__(self, demo_base: Callable[[], str]) -> None:
+        """``demo_base`` starts the demo provider on first use and returns its address."""
+        self._demo_base = demo_base
+        self._session = requests.Session()
+        # Proxies and certificates are looked up once per address, not per request; .netrc never replaces a key.
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_connections=64, pool_maxsize=POOL_SIZE))
+        self._turn = itertools.count()
+        self._environments: Dict[str, Dict[str, Any]] = {}
+        self._environments_lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._session.close()
+
+    def send(self, call: Call, config: Config) -> ProviderResponse:
+        """Send one call and return the open answer, its status known to be 200.
+
+        Raises:
+            ProviderError: no connection, no answer in time, or an answer that is an error.
+        """
+        model = call.model
+        base = self._demo_base() if model.api_base == DEMO_BASE else model.api_base
+        keys = config.keys_of(model)
+        if model.needs_key and not keys:
+            raise ProviderError(
+                f"no key for {model.model_id}: {model.api_key_name} is not set",
+                status=401,
+                is_transient=False,
+                headers={"x-should-retry": "false"},
+            )
+        key = keys[next(self._turn) % len(keys)] if keys else ""
+        target = Target(model.provider, model.name, model.max_input_tokens, call.input_tokens, tuple(config.secrets))
+        with _failures(target):
+            response = self._session.post(
+                base + call.path,
+                data=call.body,
+                headers={**_key_header(model, key), **call.headers, **model.extra_headers},
+                stream=True,
+                allow_redirects=False,
+                timeout=(config.provider_connect_timeout, config.provider_read_timeout),
+                **self._environment(base),
+            )
+            if response.status_code == 200:
+                return ProviderResponse(response, target)
+            with response:
+                body = response.raw.read(MAX_ERROR_BYTES, decode_content=True) or b""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        error = translate_failure(response.status_code, headers, body, target)
+        if model.direct and response.status_code >= 400:
+            error.status, error.verbatim = response.status_code, body
+            error.headers.update({name: headers[name] for name in headers if name in DIRECT_HEADERS})
+        raise error
+
+    def _environment(self, base: str) -> Dict[str, Any]:
+        """Return the proxies and CA bundle that the environment gives an address, as users of requests expect."""
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(base))
+        with self._environments_lock:
+            if origin not in self._environments:
+                with requests.Session() as probe:
+                    merged = probe.merge_environment_settings(origin, {}, True, None, None)
+                self._environments[origin] = {name: merged[name] for name in ("proxies", "verify")}
+            return self._environments[origin]
+
+
+def _key_header(model: Model, key: str) -> Dict[str, str]:
+    if not key:
+        return {}
+    return {"x-api-key": key} if model.direct else {"authorization": f"Bearer {key}"}
+
+
+class ProviderResponse:
+    """An answer with status 200, read as it arrives. ``close`` it, whatever happened."""
+
+    def __init__(self, response: requests.Response, target: Target) -> None:
+        self._response = response
+        self._target = target
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.is_done = False
+        """Whether the provider said that the answer is complete."""
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body is server-sent events; some servers mislabel them."""
+        return "json" not in self.headers.get("content-type", "")
+
+    def reads(self) -> Iterator[bytes]:
+        """Yield the body in the pieces in which it arrives.
+
+        ``read1`` returns what is there, also for a body without chunks, where ``iter_content`` and ``stream`` would
+        wait for a full buffer.
+        """
+        raw: Any = self._response.raw
+        # urllib3 before 2.1 has no read1 of its own
+        read1 = getattr(raw, "read1", None) or raw._fp.read1
+        with _failures(self._target):
+            data = read1(READ_SIZE)
+            while data:
+                yield data
+                data = read1(READ_SIZE)
+
+    def chunks(self) -> Iterator[List[Chunk]]:
+        """Yield the chunks of a chat completion, those of one read together; a whole completion is one chunk."""
+        if not self.is_event_stream:
+            yield [self._completion()]
+            return
+        reader, bad_lines = Reader(), 0
+        for data in self._reads_and_end():
+            chunks: List[Chunk] = []
+            for event in reader.feed(data) if data else reader.finish():
+                if event.data.strip() == "[DONE]":
+                    self.is_done = True
+                    break
+                chunk = _chunk(event.data)
+                bad_lines = bad_lines + 1 if chunk is None else 0
+                if bad_lines > MAX_BAD_LINES:
+                    raise ProviderError("the provider's stream is not JSON")
+                chunks += [chunk] if chunk is not None else []
+            yield chunks
+            if self.is_done:
+                return
+
+    def _reads_and_end(self) -> Iterator[bytes]:
+        yield from self.reads()
+        yield b""
+
+    def _completion(self) -> Chunk:
+        body = bytearray()
+        for data in self.reads():
+            body += data
+            if len(body) > MAX_BODY_BYTES:
+                raise ProviderError(f"the provider's answer exceeds {MAX_BODY_BYTES} bytes")
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            raise translate_failure(502, {}, bytes(body[:MAX_ERROR_BYTES]), self._target) from None
+        self.is_done = True
+        return Chunk.from_dict(value)
+
+    def close(self) -> None:
+        """Give the connection back when the answer was read to its end, close it otherwise."""
+        if self.is_done and self._at_end():
+            self._response.raw.release_conn()
+        else:
+            self._response.close()
+
+    def _at_end(self) -> bool:
+        """Whether nothing but the end of the body follows ``[DONE]``; waits no longer than the last packet takes."""
+        raw = self._response.raw
+        connection = getattr(raw, "_connection", None)
+        if connection is None:
+            return True  # urllib3 released it when the body ended
+        sock = connection.sock
+        try:
+            timeout = sock.gettimeout()
+            sock.settimeout(_END_WAIT)
+            try:
+                return not raw.read(1)
+            finally:
+                sock.settimeout(timeout)
+        except (OSError, AttributeError, urllib3.exceptions.HTTPError):
+            return False
+
+
+def _chunk(data: str) -> Optional[Chunk]:
+    try:
+        return Chunk.from_dict(json.loads(data))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _transport_status(error: Exception) -> Tuple[int, str]:
+    if isinstance(error, requests.Timeout):
+        return 504, "did not answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return 502, "could not be reached over TLS"
+    return 502, "could not be reached, or broke the connection"
+
+
+@contextmanager
+def _failures(target: Target) -> Iterator[None]:
+    """Turn faults of the transport into ``ProviderError``."""
+    try:
+        yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        timed_out = isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError))
+        status, what = (504, "did not answer in time") if timed_out else _transport_status(error)
+        message = mask(f"{target.provider} ({target.model_name}) {what}: {error}", target.secrets)
+        raise ProviderError(message[:500], status=status) from error

@@ -1,0 +1,158 @@
+"""Which models may answer a request, in which order, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, List, Optional, Tuple
+
+from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
+from .config.schema import EFFORTS, Config, Model, demo_model
+
+OFF, UNSET = "off", "unset"
+_BUDGETS = ((4_096, "low"), (16_000, "medium"), (31_999, "high"))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A route: the models in order, the rule that chose them, and the reason in words."""
+
+    models: Tuple[Model, ...]
+    rule: str
+    reason: str
+
+
+def thinking_intent(request: MessagesRequest) -> str:
+    """Return how much thinking a request asks for: ``off``, ``unset`` or an effort.
+
+    A budget of manual thinking counts as the effort it buys. Adaptive thinking without an effort is Anthropic's
+    default, ``high``. The last system message that sets an effort wins over the request's own.
+    """
+    kind = request.thinking.get("type")
+    if kind in ("disabled", "between_tools"):
+        return OFF
+    effort = _effort(request)
+    if effort is not None:
+        return effort
+    if kind == "enabled":
+        budget = request.thinking.get("budget_tokens")
+        if not isinstance(budget, int):
+            return "high"
+        return next((name for limit, name in _BUDGETS if budget < limit), "xhigh")
+    return "high" if kind == "adaptive" else UNSET
+
+
+def _effort(request: MessagesRequest) -> Optional[str]:
+    configs = [message.raw.get("output_config") for message in reversed(request.messages) if message.role == "system"]
+    for config in [*configs, request.output_config]:
+        effort = config.get("effort") if isinstance(config, dict) else None
+        if effort in EFFORTS:
+            return str(effort)
+    return None
+
+
+def has_images(request: MessagesRequest) -> bool:
+    """Whether any message, or any tool result in it, holds an image."""
+
+    def any_image(blocks: Tuple[Block, ...]) -> bool:
+        return any(
+            isinstance(block, ImageBlock) or (isinstance(block, ToolResultBlock) and any_image(block.content))
+            for block in blocks
+        )
+
+    return any(any_image(message.content) for message in request.messages)
+
+
+def is_web_search(request: MessagesRequest) -> bool:
+    """Whether the only tool is Anthropic's web search: Claude Code's side request."""
+    return len(request.tools) == 1 and request.tools[0].type.startswith("web_search_")
+
+
+def decide(request: MessagesRequest, config: Config, count_tokens: Callable[[], int]) -> Decision:
+    """Return the route of a request; the first rule that fires wins.
+
+    ``count_tokens`` is called only where a count can change the decision.
+    """
+    base = _without_length(request, config)
+    return _image_rule(request, config, _length_rule(config, base, count_tokens) or base)
+
+
+def _length_rule(config: Config, base: Decision, count_tokens: Callable[[], int]) -> Optional[Decision]:
+    if not config.router_long_context:
+        return None
+    tokens, window = count_tokens(), config.window(base.models[0])
+    if tokens > config.long_context_threshold:
+        reason = f"{tokens} tokens > LONG_CONTEXT_THRESHOLD {config.long_context_threshold}"
+    elif tokens > window:
+        reason = f"{tokens} tokens > the {window} of {base.models[0].model_id}"
+    else:
+        return None
+    return _route(config, config.router_long_context, "long_context", reason)
+
+
+def _without_length(request: MessagesRequest, config: Config) -> Decision:
+    if config.router_web_search and is_web_search(request):
+        return _route(config, config.router_web_search, "web_search", "the only tool is a web search")
+    if config.router_think:
+        reason = _thinking_reason(request, config)
+        if reason:
+            return _route(config, config.router_think, "think", reason)
+    requested = find_requested(request.model, config)
+    if requested is not None:
+        return _route(config, (), "override", f"the client asked for {requested.model_id}", requested)
+    if config.router_background and "haiku" in request.model.lower():
+        return _route(config, config.router_background, "background", f"{request.model} is a haiku-class name")
+    return _default(request, config)
+
+
+def _thinking_reason(request: MessagesRequest, config: Config) -> Optional[str]:
+    """Return why a request counts as thinking; newer clients ask for adaptive thinking in every request."""
+    kind, intent = request.thinking.get("type"), thinking_intent(request)
+    if kind == "enabled":
+        return f"thinking is enabled with a budget of {request.thinking.get('budget_tokens')} tokens"
+    least = config.router_think_effort
+    if kind == "adaptive" and EFFORTS.index(intent) >= EFFORTS.index(least):
+        return f"adaptive thinking at effort {intent}, ROUTER_THINK_EFFORT is {least}"
+    return None
+
+
+def find_requested(name: str, config: Config) -> Optional[Model]:
+    """Return the model a client names on purpose; other ``claude-*`` names merely pass by.
+
+    ``[1m]`` is Claude Code's own suffix. ``claude-<model_id>`` is the alias under which models are listed for
+    clients that show only Claude's names.
+    """
+    plain = name[: -len("[1m]")] if name.endswith("[1m]") else name
+    if plain in config.models or not plain.startswith("claude"):
+        return config.find(plain)
+    return config.models.get(plain[len("claude-") :])
+
+
+def _default(request: MessagesRequest, config: Config) -> Decision:
+    if config.router_default:
+        return _route(config, config.router_default, "default", "no other rule fired")
+    if config.variables.get("ANTHROPIC_API_KEY"):
+        model = config.find(f"anthropic/{request.model}")
+        assert model is not None
+        return Decision((model,), "default", "ROUTER_DEFAULT is not set: passed through to Anthropic")
+    ready = next((model for model in config.models.values() if config.is_ready(model)), None)
+    if ready is not None:
+        return _route(config, (), "default", "ROUTER_DEFAULT is not set: the first model with a key", ready)
+    return Decision((demo_model(config),), "default", "no model is configured: the built-in demo answers")
+
+
+def _image_rule(request: MessagesRequest, config: Config, decision: Decision) -> Decision:
+    model = decision.models[0]
+    if not config.router_image or model.direct or model.takes_images or not has_images(request):
+        return decision
+    reason = f"{decision.rule} would be {model.model_id}, which cannot see the images"
+    return _route(config, config.router_image, "image", reason)
+
+
+def _route(
+    config: Config, references: Tuple[str, ...], rule: str, reason: str, first: Optional[Model] = None
+) -> Decision:
+    """Return the decision for a list of references; each model brings its own fallbacks along."""
+    wanted: List[Optional[Model]] = [first] if first else [config.find(reference) for reference in references]
+    wanted += [config.find(name) for model in list(wanted) if model for name in model.fallbacks]
+    models = {model.model_id: model for model in wanted if model is not None}
+    return Decision(tuple(models.values()), rule, reason)

@@ -1,0 +1,1 @@
+"""Translation between the Messages API and chat completions; pure."""

@@ -1,0 +1,216 @@
+"""Content blocks to chat-completions parts and text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Set, Union
+
+from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
+from ..errors import InvalidRequest
+from ..openai import dump
+from ..provider.dialects import Dialect
+
+Json = Dict[str, Any]
+
+
+@dataclass
+class Notes:
+    """What the provider will not see, in words, each once."""
+
+    dropped: List[str] = field(default_factory=list)
+
+    def drop(self, what: str) -> None:
+        """Note one thing that is left out."""
+        if what not in self.dropped:
+            self.dropped.append(what)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the model that will answer can take."""
+
+    dialect: Dialect
+    takes_images: bool
+
+
+def text_part(text: str) -> Json:
+    """Return a text part."""
+    return {"type": "text", "text": text}
+
+
+def parts_of(blocks: Iterable[Block], target: Target, notes: Notes) -> List[Json]:
+    """Return the parts for user content, in order; blank text is dropped."""
+    parts: List[Json] = []
+    for block in blocks:
+        if isinstance(block, TextBlock):
+            parts.append(text_part(block.text))
+        elif isinstance(block, ImageBlock):
+            parts.append(_image(block.source, target, notes))
+        elif isinstance(block, DocumentBlock):
+            parts.extend(_document(block, target, notes))
+        elif isinstance(block, OtherBlock):
+            parts.append(text_part(text_of_other(block, notes)))
+    return [part for part in parts if part["type"] != "text" or part["text"].strip()]
+
+
+def is_media(part: Json) -> bool:
+    """Whether a part is more than text."""
+    return bool(part["type"] != "text")
+
+
+def join_text(parts: Iterable[Json], separator: str = "\n") -> str:
+    """Return the text of the text parts."""
+    return separator.join(part["text"] for part in parts if part["type"] == "text")
+
+
+def simplify(parts: Sequence[Json], target: Target) -> Union[str, List[Json]]:
+    """Return content in its plainest form: one text is a string, which every server takes."""
+    if all(not is_media(part) for part in parts) and (len(parts) <= 1 or target.dialect.needs_text_content):
+        return join_text(parts, "\n\n")
+    return list(parts)
+
+
+def _image(source: Json, target: Target, notes: Notes) -> Json:
+    kind = source.get("type")
+    if kind == "file":
+        raise InvalidRequest("image source 'file': files uploaded to Anthropic are not available on this route")
+    if not target.takes_images:
+        notes.drop("images: the model has no image input")
+        return text_part("[image omitted: this model has no image input]")
+    url = source["url"] if kind == "url" else f"data:{source.get('media_type')};base64,{source.get('data')}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _document(block: DocumentBlock, target: Target, notes: Notes) -> List[Json]:
+    source, kind = block.source, block.source.get("type")
+    title = block.title or "document.pdf"
+    if kind == "file":
+        raise InvalidRequest("document source 'file': files uploaded to Anthropic are not available on this route")
+    if kind == "text":
+        return [text_part(_document_text(block, str(source.get("data") or "")))]
+    if kind == "content":
+        return _nested_document(block, target, notes)
+    if kind == "url":
+        return [text_part(f"[document {title!r}: {source['url']}]")]
+    if target.dialect.takes_pdf:
+        data = f"data:{source.get('media_type')};base64,{source.get('data')}"
+        return [{"type": "file", "file": {"filename": title, "file_data": data}}]
+    notes.drop("documents: the provider takes no PDF")
+    return [text_part(f'[PDF "{title}" omitted: this model takes no PDF]')]
+
+
+def _document_text(block: DocumentBlock, text: str) -> str:
+    lines = [f'<document title="{block.title}">', block.context, text, "</document>"]
+    return "\n".join(line for line in lines if line)
+
+
+def _nested_document(block: DocumentBlock, target: Target, notes: Notes) -> List[Json]:
+    nested = block.source.get("content")
+    items = [{"type": "text", "text": nested}] if isinstance(nested, str) else nested
+    parts: List[Json] = []
+    for item in items if isinstance(items, list) else []:
+        if isinstance(item, dict) and item.get("type") == "image" and isinstance(item.get("source"), dict):
+            parts.append(_image(item["source"], target, notes))
+        elif isinstance(item, dict) and isinstance(item.get("text"), str):
+            parts.append(text_part(item["text"]))
+    text = text_part(_document_text(block, join_text(parts)))
+    return [text, *(part for part in parts if is_media(part))]
+
+
+# --- blocks that exist only at Anthropic: text, so that a conversation survives a change of model -------------
+
+
+def text_of_other(block: OtherBlock, notes: Notes) -> str:
+    """Return the text that stands for a block no other provider knows; empty when there is nothing to say."""
+    if block.type == "container_upload":
+        raise InvalidRequest("container_upload: files uploaded to Anthropic are not available on this route")
+    tell = _OTHERS.get(block.type)
+    if tell is not None:
+        return tell(block.raw)
+    for key in ("text", "content"):
+        if isinstance(block.raw.get(key), str):
+            return str(block.raw[key])
+    if block.type not in ("redacted_thinking", "fallback"):
+        notes.drop(f"content block {block.type!r}")
+    return ""
+
+
+def _search_result(raw: Json) -> str:
+    text = _texts(raw.get("content"))
+    return f'<search_result title="{raw.get("title")}" source="{raw.get("source")}">{text}</search_result>'
+
+
+def _called(raw: Json) -> str:
+    return f"[called {raw.get('name')}: {dump(raw.get('input') or {})}]"
+
+
+def _web_search_result(raw: Json) -> str:
+    content = raw.get("content")
+    if isinstance(content, dict):
+        return f"web search failed: {content.get('error_code')}"
+    found = [item for item in content or [] if isinstance(item, dict)]
+    return "\n".join(f"{item.get('title')} — {item.get('url')}" for item in found)
+
+
+def _web_fetch_result(raw: Json) -> str:
+    content = raw.get("content")
+    if not isinstance(content, dict) or "error_code" in content:
+        return f"web fetch failed: {content.get('error_code') if isinstance(content, dict) else 'no content'}"
+    document = content.get("content")
+    source = document.get("source") if isinstance(document, dict) else None
+    text = source.get("data") if isinstance(source, dict) and source.get("type") == "text" else ""
+    return f"{content.get('url')}\n{text}".strip()
+
+
+def _execution_result(raw: Json) -> str:
+    content = raw.get("content")
+    if not isinstance(content, dict):
+        return _texts(content)
+    shown = {
+        key: content[key]
+        for key in ("stdout", "stderr", "return_code", "error_code")
+        if content.get(key) not in (None, "")
+    }
+    return "\n".join(f"{key}: {value}" for key, value in shown.items())
+
+
+def _tool_search_result(raw: Json) -> str:
+    return "Tools available: " + ", ".join(sorted(tool_references(raw)))
+
+
+def tool_references(raw: Any) -> Set[str]:
+    """Return the tool names that ``tool_reference`` blocks anywhere inside a block name."""
+    if isinstance(raw, list):
+        return {name for item in raw for name in tool_references(item)}
+    if not isinstance(raw, dict):
+        return set()
+    own = {str(raw["tool_name"])} if raw.get("type") == "tool_reference" and raw.get("tool_name") else set()
+    return own | {name for key in ("content", "tool_references") for name in tool_references(raw.get(key))}
+
+
+def _texts(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    items = content if isinstance(content, list) else []
+    return "\n".join(
+        str(item["text"]) for item in items if isinstance(item, dict) and isinstance(item.get("text"), str)
+    )
+
+
+_OTHERS: Dict[str, Callable[[Json], str]] = {
+    "search_result": _search_result,
+    "server_tool_use": _called,
+    "mcp_tool_use": _called,
+    "mcp_tool_result": lambda raw: _texts(raw.get("content")),
+    "advisor_tool_result": lambda raw: _texts(raw.get("content")),
+    "web_search_tool_result": _web_search_result,
+    "web_fetch_tool_result": _web_fetch_result,
+    "code_execution_tool_result": _execution_result,
+    "bash_code_execution_tool_result": _execution_result,
+    "text_editor_code_execution_tool_result": _execution_result,
+    "tool_search_tool_result": _tool_search_result,
+    "tool_reference": lambda raw: f"Tool available: {raw.get('tool_name')}",
+    "compaction": lambda raw: f"<summary>{raw.get('content') or ''}</summary>",
+    "browser_state": lambda raw: json.dumps(raw, ensure_ascii=False),
+}

@@ -1,0 +1,195 @@
+"""A provider's failure to the error the client understands: status, type, wording, and whether to try again.
+
+Content decides before the status: providers send 400, 413, 422, 429, 500 and even 200 for the same fault.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from ..errors import ProviderError
+
+MAX_MESSAGE = 2000
+_NO_RETRY = {"x-should-retry": "false"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A fault recognised by its text; ``status`` is what the client gets."""
+
+    pattern: str
+    status: int
+    is_final: bool = False  # trying again is useless: quota, key, content
+
+
+# The first match wins. Sources: wire formats of the providers named in each line.
+_RULES: Tuple[Rule, ...] = (
+    Rule(r"insufficient_quota|insufficient[ _]balance|arrearage|accountoverdue|credit balance is too low", 402, True),
+    Rule(r"invalid[ _]api[ _]key|incorrect api key|api key not valid|no auth credentials|unauthorized", 401, True),
+    Rule(r"content_policy_violation|content_filter|data_inspection_failed|flagged by moderation", 400, True),
+    Rule(r"request too large.*tokens per minute", 429, True),  # Groq says 413
+    Rule(r"tool_use_failed", 500),  # Groq says 400: a sampling accident
+    Rule(r"model_not_found|no endpoints found|model .{0,120}does not exist|model .{0,120}not found", 404, True),
+    Rule(r"engine_overloaded|overloaded", 529),
+)
+_STATUSES: Dict[int, int] = {
+    402: 402,
+    403: 403,
+    408: 504,
+    409: 409,
+    413: 413,
+    429: 429,
+    498: 529,
+    500: 500,
+    502: 529,
+    503: 529,
+    504: 504,
+    524: 504,
+    529: 529,
+}
+_FINAL = frozenset({400, 401, 402, 403, 404, 413})
+
+# Context overflow, with the prompt (P) and the limit (L) where the text has them.
+_OVERFLOWS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages",
+        r"maximum context length is (?P<L>\d+) tokens.*?resulted in (?P<P>\d+) tokens",
+        r"maximum context length of (?P<L>\d+) tokens.*?(?P<P>\d+) tokens from the input",
+        r"maximum context length is (?P<L>\d+) tokens.*?requested (?:about )?(?P<P>\d+) tokens",
+        r"input \((?P<P>\d+) tokens\) is longer than the model's context length \((?P<L>\d+)",
+        r"request \((?P<P>\d+) tokens\) exceeds the available context size \((?P<L>\d+)",
+        r"input token count \(?(?P<P>\d+)\)? exceeds the maximum number of tokens allowed \(?(?P<L>\d+)",
+        r"current length is (?P<P>\d+) while limit is (?P<L>\d+)",
+        r"prompt contains (?P<P>\d+) tokens.*?(?P<L>\d+) maximum context length",
+        r"token limit: (?P<L>\d+)(?: \(requested: (?P<P>\d+))?",
+        r"maximum prompt length is (?P<L>\d+)(?:.*?contains (?P<P>\d+) tokens)?",
+        r"prompt token count of (?P<P>\d+) exceeds the limit of (?P<L>\d+)",
+        r"n_keep: (?P<P>\d+) ?>= ?n_ctx: (?P<L>\d+)",
+        r"prompt is too long: (?P<P>\d+) tokens > (?P<L>\d+)",
+        r"range of input length should be \[1, ?(?P<L>\d+)\]",
+        r"exceed the configured limit of (?P<L>\d+)",
+        r"maximum context length (?:is|of) (?P<L>\d+)",
+        r"exceed_context_size_error|context_length_exceeded|too_many_prompt_tokens",
+        r"exceeds the context window|context window exceeds|exceeded max context length",
+        r"input is too long for requested model|prompt exceeds max length|total length of all messages is too long",
+    )
+)
+# Keys that providers echo: "Incorrect API key provided: sk-...".
+_KEYS = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key|AIza)[-_]?[A-Za-z0-9][A-Za-z0-9_*.-]{7,}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who was asked: for messages, numbers and what must be masked in them."""
+
+    provider: str
+    model_name: str
+    window: Optional[int] = None
+    input_tokens: int = 0
+    secrets: Tuple[str, ...] = ()
+
+
+def translate_failure(status: int, headers: Mapping[str, str], body: bytes, target: Target) -> ProviderError:
+    """Return the error for an HTTP answer that is none; ``headers`` in lower case."""
+    text, detail = _message_and_text(body)
+    overflow = _overflow(text, target)
+    if overflow is not None:
+        return overflow
+    rule = next((rule for rule in _RULES if re.search(rule.pattern, text, re.IGNORECASE | re.DOTALL)), None)
+    if status == 401 or (rule and rule.status == 401):
+        answer, is_final = 401, True
+        detail = f"the provider refused the key configured in ccproxy: {detail}"
+    elif rule:
+        answer, is_final = rule.status, rule.is_final
+    else:
+        answer = 404 if status == 404 else _STATUSES.get(status, 500 if status >= 500 else 400)
+        is_final = answer in _FINAL
+    passed = {name: headers[name] for name in ("retry-after", "retry-after-ms") if _is_plain(headers.get(name))}
+    message = mask(f"{target.provider} ({target.model_name}): {detail}", target.secrets)
+    # Useless retries cost Claude Code three minutes each; 400 and 404 it does not repeat.
+    headers_out = {**passed, **(_NO_RETRY if answer in (401, 402, 403) or (rule and rule.is_final) else {})}
+    return ProviderError(message, status=answer, is_transient=not is_final, headers=headers_out)
+
+
+def error_in_stream(error: Any) -> ProviderError:
+    """Return the error for an ``error`` member inside a stream or a 200."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, str) and code.isdigit():
+        code = int(code)
+    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+    body = json.dumps({"error": error}).encode()
+    return translate_failure(status, {}, body, Target("the provider", "in its answer"))
+
+
+def mask(text: str, secrets: Tuple[str, ...] = ()) -> str:
+    """Return ``text`` without the given secrets and without anything shaped like an API key."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _KEYS.sub("***", text)
+
+
+def _is_plain(value: Optional[str]) -> bool:
+    return bool(value) and re.fullmatch(r"[ -~]{1,100}", value or "") is not None
+
+
+def _overflow(text: str, target: Target) -> Optional[ProviderError]:
+    """Return the context overflow in the words Claude Code compacts on; no prefix, real numbers."""
+    if "string_above_max_length" in text or "string too long" in text.lower():
+        return None
+    for pattern in _OVERFLOWS:
+        match = pattern.search(text)
+        if match:
+            found = {name: int(value) for name, value in match.groupdict().items() if value}
+            limit = found.get("L") or target.window or 0
+            prompt = found.get("P") or max(target.input_tokens, limit + 1)
+            message = f"prompt is too long: {prompt} tokens > {limit} maximum"
+            return ProviderError(message, status=400, is_transient=False)
+    return None
+
+
+def _message_and_text(body: bytes) -> Tuple[str, str]:
+    """Return the text to recognise faults in, and the message to show."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text[:MAX_MESSAGE], _plain_text(text)
+    if isinstance(value, list) and value:  # Gemini
+        value = value[0]
+    return text[: 4 * MAX_MESSAGE], str(_message(value) or text or "no error text")[:MAX_MESSAGE]
+
+
+def _plain_text(text: str) -> str:
+    if text.lstrip().startswith("<"):
+        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        return f"an HTML page: {title.group(1).strip()[:200]}" if title else "an HTML page"
+    return text[:MAX_MESSAGE] or "an empty body"
+
+
+def _message(value: Any) -> str:
+    """Return the message in any of the shapes providers use."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_message, value)))
+    if not isinstance(value, dict):
+        return ""
+    metadata = value.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("raw"):  # OpenRouter wraps the inner error's text
+        name = metadata.get("provider_name")
+        return (f"{name}: " if name else "") + _raw(metadata["raw"])
+    for key in ("error", "message", "msg", "detail", "errors"):
+        if value.get(key):
+            return _message(value[key])
+    return ""
+
+
+def _raw(raw: Any) -> str:
+    try:
+        return _message(json.loads(raw)) or str(raw)
+    except (TypeError, ValueError):
+        return _message(raw) or str(raw)

@@ -1,0 +1,212 @@
+"""The conversation: Messages API turns to chat-completions messages, repaired where clients leave gaps.
+
+Providers demand more order than Anthropic: tool messages directly after the calls they answer, one for each call,
+system messages first. Everything here is deterministic, so that a conversation sent again has the same prefix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+
+from ..anthropic import (
+    Block,
+    Message,
+    MessagesRequest,
+    OtherBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from ..openai import ChatMessage, ToolCall, dump
+from .content import Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
+from .ids import ToolNames, provider_tool_id
+
+Json = Dict[str, Any]
+
+ATTRIBUTION = "x-anthropic-billing-header:"
+MISSING_RESULT = "[tool result missing]"
+NO_OUTPUT = "(no output)"
+CONTINUE = "Continue your last message from exactly where it ends. Do not repeat any of it."
+_FILLER = " "  # an empty string is reported refused
+
+
+def translate_messages(request: MessagesRequest, target: Target, notes: Notes) -> List[ChatMessage]:
+    """Return the messages of a request, system prompt first."""
+    system = [*_system(request.system, notes)]
+    turns = _merge(_place_system(_without_repeats(request.messages), target))
+    messages: List[ChatMessage] = []
+    pending: Tuple[str, ...] = ()  # calls of the assistant message just before
+    for turn in turns:
+        if turn.role == "assistant":
+            messages += _missing_results(pending, target)
+            message = _assistant(turn, target, notes)
+            pending = tuple(block.id for block in turn.content if isinstance(block, ToolUseBlock))
+            messages += [message] if message else []
+        elif turn.role == "system":
+            messages += _missing_results(pending, target)
+            pending = ()
+            messages += _system(turn.content, notes)
+        else:
+            messages += _user(turn, pending, target, notes)
+            pending = ()
+    messages += _missing_results(pending, target)
+    return system + _with_prefill(messages, target)
+
+
+# --- order and gaps ------------------------------------------------------------------------------------------
+
+
+def _without_repeats(messages: Iterable[Message]) -> List[Message]:
+    """Drop a tool turn that is there twice: Claude Code 1.0 repeats the first one in every later request."""
+    used: Set[str] = set()
+    answered: Set[str] = set()
+    kept: List[Message] = []
+    for message in messages:
+        calls = {block.id for block in message.content if isinstance(block, ToolUseBlock)}
+        if message.role == "assistant" and calls and calls <= used:
+            continue
+        used |= calls
+        content = tuple(
+            block
+            for block in message.content
+            if not (isinstance(block, ToolResultBlock) and block.tool_use_id in answered)
+        )
+        answered |= {block.tool_use_id for block in content if isinstance(block, ToolResultBlock)}
+        if content or not message.content:
+            kept.append(replace(message, content=content))
+    return kept
+
+
+def _place_system(messages: Iterable[Message], target: Target) -> List[Message]:
+    """Place system messages inside the conversation where the dialect takes them.
+
+    Many chat templates raise on a system message that is not first, and hoisting it would spoil prefix caches: by
+    default it becomes a reminder in the user's turn. One that stands between calls and results moves behind them.
+    """
+    placed: List[Message] = []
+    waiting: List[Message] = []
+    for message in messages:
+        if message.role == "system":
+            text = "\n\n".join(block.text for block in message.content if isinstance(block, TextBlock))
+            if not text.strip() or message.raw.get("clear_at") == "next_user_message":
+                continue
+            if target.dialect.system_in_conversation != "inline":
+                reminder = TextBlock(f"<system-reminder>\n{text}\n</system-reminder>")
+                message = Message("user", (reminder,))
+            if placed and any(isinstance(block, ToolUseBlock) for block in placed[-1].content):
+                waiting.append(message)
+                continue
+        placed.append(message)
+        if waiting and message.role == "user":
+            placed += waiting
+            waiting = []
+    return placed + waiting
+
+
+def _merge(messages: Iterable[Message]) -> List[Message]:
+    """Join neighbours of one role, as Anthropic does."""
+    merged: List[Message] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role != "system":
+            merged[-1] = replace(merged[-1], content=merged[-1].content + message.content)
+        else:
+            merged.append(message)
+    return merged
+
+
+def _missing_results(calls: Sequence[str], target: Target) -> List[ChatMessage]:
+    return [_tool_message(call, MISSING_RESULT, target) for call in calls]
+
+
+def _with_prefill(messages: List[ChatMessage], target: Target) -> List[ChatMessage]:
+    """Ask the model to go on when the conversation ends with its own words."""
+    if not messages or messages[-1].role != "assistant":
+        return messages
+    flag = target.dialect.prefill_flag
+    if flag:
+        return [*messages[:-1], replace(messages[-1], extra={**messages[-1].extra, flag: True})]
+    return [*messages, ChatMessage("user", CONTINUE)]
+
+
+# --- one turn ------------------------------------------------------------------------------------------------
+
+
+def _system(blocks: Iterable[Block], notes: Notes) -> List[ChatMessage]:
+    """Return one system message, or none. Claude Code's attribution line changes per request: prefix caches."""
+    texts = [_without_attribution(block.text) for block in blocks if isinstance(block, TextBlock)]
+    text = "\n\n".join(text for text in texts if text.strip())
+    if any(not isinstance(block, TextBlock) for block in blocks):
+        notes.drop("system blocks that are not text")
+    return [ChatMessage("system", text)] if text else []
+
+
+def _without_attribution(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(ATTRIBUTION) else text
+
+
+def _assistant(message: Message, target: Target, notes: Notes) -> Optional[ChatMessage]:
+    pattern = target.dialect.tool_id_pattern
+    texts: List[str] = []
+    calls: List[ToolCall] = []
+    for block in message.content:
+        if isinstance(block, TextBlock):
+            texts.append(block.text)
+        elif isinstance(block, OtherBlock):
+            texts.append(text_of_other(block, notes))
+        elif isinstance(block, ToolUseBlock):
+            name = ToolNames.to_provider(block.name)
+            calls.append(ToolCall(provider_tool_id(block.id, pattern), name, dump(block.input)))
+    content = "".join(text for text in texts if text.strip())
+    if not content and not calls:
+        return None
+    return ChatMessage("assistant", content or None, tuple(calls), extra=_reasoning(message, bool(calls), target))
+
+
+def _reasoning(message: Message, has_calls: bool, target: Target) -> Json:
+    """Return the reasoning in the provider's field; never as visible text, models would copy it into answers."""
+    name = target.dialect.reasoning_field
+    if name is None:
+        return {}
+    text = "".join(block.thinking for block in message.content if isinstance(block, ThinkingBlock))
+    if not text and has_calls and target.dialect.needs_reasoning:
+        text = _FILLER
+    return {name: text} if text else {}
+
+
+def _user(message: Message, calls: Sequence[str], target: Target, notes: Notes) -> List[ChatMessage]:
+    """Return the tool messages of a turn, one for each open call, and after them what the user says."""
+    results = {block.tool_use_id: block for block in message.content if isinstance(block, ToolResultBlock)}
+    answers: List[ChatMessage] = []
+    parts: List[Json] = []
+    for call in calls:
+        text, media = _result(results[call], target, notes) if call in results else (MISSING_RESULT, [])
+        answers.append(_tool_message(call, text, target))
+        if media:
+            parts += [
+                text_part(f"Image from tool result {provider_tool_id(call, target.dialect.tool_id_pattern)}:"),
+                *media,
+            ]
+    for block in message.content:
+        if not isinstance(block, ToolResultBlock):
+            parts += parts_of([block], target, notes)
+        elif block.tool_use_id not in calls:  # its call was trimmed from the history
+            text, media = _result(block, target, notes)
+            parts += [text_part(f"[tool result {block.tool_use_id}]\n{text}"), *media]
+    return [*answers, ChatMessage("user", simplify(parts, target))] if parts else answers
+
+
+def _result(block: ToolResultBlock, target: Target, notes: Notes) -> Tuple[str, List[Json]]:
+    """Return a tool result as the string that every server takes, and the media that must go elsewhere."""
+    parts = parts_of(block.content, target, notes)
+    text, media = join_text(parts), [part for part in parts if is_media(part)]
+    if block.is_error and not text.lower().startswith("error"):
+        text = f"Error: {text}"
+    for number in range(1, len(media) + 1):
+        text += f"{chr(10) if text else ''}[image {number} of this result follows]"
+    return text or NO_OUTPUT, media
+
+
+def _tool_message(call: str, text: str, target: Target) -> ChatMessage:
+    return ChatMessage("tool", text, tool_call_id=provider_tool_id(call, target.dialect.tool_id_pattern))

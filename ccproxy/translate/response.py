@@ -1,0 +1,92 @@
+"""How an answer ends: finish reasons to stop reasons, and a provider's usage to Anthropic's counts."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from ..message import Usage
+from ..provider.dialects import Dialect
+
+Json = Dict[str, Any]
+
+END_TURN, MAX_TOKENS, TOOL_USE, REFUSAL = "end_turn", "max_tokens", "tool_use", "refusal"
+STOP_REASONS: Dict[str, str] = {
+    "length": MAX_TOKENS,
+    "max_tokens": MAX_TOKENS,
+    "MAX_TOKENS": MAX_TOKENS,
+    "model_length": MAX_TOKENS,
+    "model_context_window_exceeded": "model_context_window_exceeded",
+    "content_filter": REFUSAL,
+    "SAFETY": REFUSAL,
+    "RECITATION": REFUSAL,
+    "PROHIBITED_CONTENT": REFUSAL,
+    "BLOCKLIST": REFUSAL,
+    "SPII": REFUSAL,
+    "LANGUAGE": REFUSAL,
+    "sensitive": REFUSAL,
+    "guardrail_intervened": REFUSAL,
+}
+# The provider gave up: DeepSeek, GLM, OpenRouter and Mistral, vLLM.
+FAILED = frozenset({"insufficient_system_resource", "network_error", "error", "abort"})
+
+
+def stop_reason(finish_reason: Optional[str], has_tool_use: bool) -> str:
+    """Return Anthropic's stop reason.
+
+    A finished tool call decides, whatever the provider says: "stop" beside calls is common (Gemini, forced tool
+    choice at OpenAI). Only a cut by length outranks it.
+    """
+    reason = STOP_REASONS.get(finish_reason or "", END_TURN)
+    if (finish_reason or "").startswith("content_filter"):
+        reason = REFUSAL
+    if has_tool_use and reason not in (MAX_TOKENS, "model_context_window_exceeded"):
+        return TOOL_USE
+    return reason
+
+
+def translate_usage(usage: Json, dialect: Dialect) -> Usage:
+    """Return Anthropic's counts; input, cache read and cache write add up to ``prompt_tokens``."""
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    total = _count(usage.get("total_tokens"))
+    prompt_details, completion_details = (
+        _dict(usage, "prompt_tokens_details"),
+        _dict(usage, "completion_tokens_details"),
+    )
+    thinking = _first(completion_details.get("reasoning_tokens"), usage.get("reasoning_tokens"))
+    read = _first(
+        prompt_details.get("cached_tokens"),
+        usage.get("prompt_cache_hit_tokens"),  # DeepSeek
+        usage.get("cached_tokens"),  # Moonshot
+        usage.get("cache_read_input_tokens"),
+    )
+    written = _first(
+        prompt_details.get("cache_write_tokens"),
+        prompt_details.get("cache_creation_tokens"),
+        usage.get("cache_creation_input_tokens"),
+    )
+    output = completion
+    if thinking and total == prompt + completion + thinking:  # xAI leaves the reasoning out of completion_tokens
+        output = total - prompt
+    elif dialect.total_includes_thinking and total > prompt + completion:
+        output = total - prompt
+        thinking = thinking or output - completion
+    return Usage(
+        input_tokens=prompt - read - written if read + written <= prompt else prompt,
+        output_tokens=output,
+        cache_read_input_tokens=read,
+        cache_creation_input_tokens=written,
+        thinking_tokens=min(thinking, output),
+    )
+
+
+def _dict(usage: Json, key: str) -> Json:
+    value = usage.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15 else 0
+
+
+def _first(*values: Any) -> int:
+    return _count(next((value for value in values if value is not None), 0))

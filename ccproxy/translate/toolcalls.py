@@ -1,0 +1,63 @@
+"""Puts the fragments of streamed tool calls together, whatever a provider uses to tell parallel calls apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Optional
+
+from .. import partial_json
+from ..openai import ToolCallDelta
+
+
+@dataclass
+class Call:
+    """One tool call of the answer. ``sent`` counts the characters of ``arguments`` the client already has."""
+
+    index: Optional[int]
+    provider_id: str
+    name: str
+    arguments: str = ""
+    sent: int = 0
+    is_closed: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arguments so far are a whole JSON object."""
+        return partial_json.parse_object(self.arguments) is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the arguments can be passed on as they come: they begin like the object they must be.
+
+        Everything else (``null``, an object in a string, text) is collected and repaired at the end.
+        """
+        return self.arguments.lstrip().startswith("{")
+
+
+class ToolCalls:
+    """The calls of one answer in order of first appearance."""
+
+    def __init__(self) -> None:
+        self.all: List[Call] = []
+
+    def add(self, delta: ToolCallDelta) -> Call:
+        """Return the call a fragment belongs to, with the fragment added."""
+        call = self._find(delta)
+        if call is None:
+            call = Call(delta.index, delta.id, delta.name)
+            self.all.append(call)
+        call.provider_id = call.provider_id or delta.id
+        call.name = call.name or delta.name
+        if not (call.is_closed and not delta.arguments.strip()):
+            call.arguments += delta.arguments
+        return call
+
+    def _find(self, delta: ToolCallDelta) -> Optional[Call]:
+        if delta.index is not None:
+            call = next((call for call in reversed(self.all) if call.index == delta.index), None)
+            if call and delta.id and call.provider_id and delta.id != call.provider_id and delta.name:
+                return None  # providers that number every call 0
+            return call
+        if delta.id:
+            return next((call for call in self.all if call.provider_id == delta.id), None)
+        return None if delta.name or not self.all else self.all[-1]

@@ -1,0 +1,152 @@
+"""Tools and tool choice: what the model may call, as functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+from ..anthropic import MessagesRequest, Tool, ToolChoice
+from ..errors import InvalidRequest
+from ..provider.dialects import Dialect
+from .content import Notes
+from .ids import ToolNames
+
+Json = Dict[str, Any]
+
+_STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
+_RANGE = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+
+
+def _schema(required: List[str], **properties: Any) -> Json:
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _command(*names: str) -> Json:
+    return {"type": "string", "enum": list(names)}
+
+
+@dataclass(frozen=True)
+class TypedTool:
+    """A tool that Anthropic defines and the client runs, written out as a function."""
+
+    prefix: str
+    description: str
+    parameters: Json
+
+
+TYPED_TOOLS: Tuple[TypedTool, ...] = (
+    TypedTool(
+        "bash_",
+        "Run a command in a bash shell. The shell is persistent: variables, the working directory and background jobs "
+        "live from call to call. With restart it is started anew.",
+        _schema([], command=_STRING, restart={"type": "boolean"}),
+    ),
+    TypedTool(
+        "text_editor_",
+        "View, create and edit files. view shows a file or folder (view_range: first and last line); create writes "
+        "file_text; str_replace replaces old_str, which must occur exactly once, by new_str; insert puts insert_text "
+        "(or new_str) after line insert_line.",
+        _schema(
+            ["command", "path"],
+            command=_command("view", "create", "str_replace", "insert"),
+            path=_STRING,
+            view_range=_RANGE,
+            file_text=_STRING,
+            old_str=_STRING,
+            new_str=_STRING,
+            insert_line=_INTEGER,
+            insert_text=_STRING,
+        ),
+    ),
+    TypedTool(
+        "memory_",
+        "Keep notes in files under /memories across conversations: view, create, str_replace, insert, delete, rename.",
+        _schema(
+            ["command"],
+            command=_command("view", "create", "str_replace", "insert", "delete", "rename"),
+            path=_STRING,
+            view_range=_RANGE,
+            file_text=_STRING,
+            old_str=_STRING,
+            new_str=_STRING,
+            insert_line=_INTEGER,
+            insert_text=_STRING,
+            old_path=_STRING,
+            new_path=_STRING,
+        ),
+    ),
+)
+# Run by Anthropic: no other provider has them.
+_SERVER_TOOLS = ("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
+_REFUSED_TOOLS = ("computer_", "browser_toolset_")
+
+
+def translate_tools(request: MessagesRequest, dialect: Dialect, notes: Notes) -> List[Json]:
+    """Return the function list.
+
+    Raises:
+        InvalidRequest: a tool that nobody could run, or more tools than the provider takes.
+    """
+    tools = [function for tool in request.tools for function in _function(tool, notes)]
+    if request.tools and not tools:
+        names = ", ".join(tool.type for tool in request.tools)
+        raise InvalidRequest(f"tools: {names}: this provider has no such server tool")
+    choice = request.tool_choice
+    if choice and choice.type == "tool" and choice.name not in {tool.name for tool in request.tools if _is_sent(tool)}:
+        raise InvalidRequest(f"tool_choice.name: {choice.name!r} is not a tool this provider can be given")
+    if dialect.max_tools is not None and len(tools) > dialect.max_tools:
+        raise InvalidRequest(f"tools: {len(tools)} tools, the provider takes at most {dialect.max_tools}")
+    return tools
+
+
+def _is_sent(tool: Tool) -> bool:
+    return bool(_function(tool, Notes()))
+
+
+def _function(tool: Tool, notes: Notes) -> List[Json]:
+    if tool.input_schema is not None:
+        return [_entry(tool.name, tool.description, clean_schema(tool.input_schema))]
+    typed = next((row for row in TYPED_TOOLS if tool.type.startswith(row.prefix)), None)
+    if typed is not None:
+        return [_entry(tool.name, tool.description or typed.description, typed.parameters)]
+    if tool.type.startswith(_SERVER_TOOLS):
+        notes.drop(f"server tool {tool.type!r}")
+        return []
+    raise InvalidRequest(f"tools: {tool.type!r} cannot be used through this proxy")
+
+
+def _entry(name: str, description: str, parameters: Json) -> Json:
+    function: Json = {"name": ToolNames.to_provider(name)}
+    if description:
+        function["description"] = description
+    return {"type": "function", "function": {**function, "parameters": parameters}}
+
+
+def clean_schema(schema: Json) -> Json:
+    """Return a schema whose root is an object, without the keywords that no provider reads and some refuse."""
+    cleaned = {key: value for key, value in schema.items() if key not in ("$schema", "$id", "$comment")}
+    cleaned.setdefault("type", "object")
+    if cleaned["type"] == "object":
+        cleaned.setdefault("properties", {})
+    return cleaned
+
+
+def translate_choice(choice: Optional[ToolChoice], dialect: Dialect, tools: List[Json], notes: Notes) -> Json:
+    """Return the request fields for a tool choice. ``tools`` loses the tools a forced choice rules out."""
+    if choice is None or not tools:
+        return {}
+    fields: Json = {}
+    if choice.type == "tool" and dialect.tool_choice_takes_name:
+        fields["tool_choice"] = {"type": "function", "function": {"name": ToolNames.to_provider(choice.name)}}
+    elif choice.type in ("any", "tool"):
+        if choice.type == "tool":
+            wanted = ToolNames.to_provider(choice.name)
+            tools[:] = [tool for tool in tools if tool["function"]["name"] == wanted]
+        fields["tool_choice"] = dialect.tool_choice_any
+        if dialect.tool_choice_any == "auto":
+            notes.drop("tool_choice: the provider cannot be forced to call a tool")
+    elif choice.type == "auto" or dialect.takes_tool_choice_none:
+        fields["tool_choice"] = choice.type
+    if choice.disable_parallel_tool_use and dialect.takes_parallel_tool_calls:
+        fields["parallel_tool_calls"] = False
+    return fields

@@ -1,0 +1,73 @@
+"""``Request`` and ``Response`` values: what both front doors carry in and out of the application."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request, read whole. Header names are in lower case; ``path`` is decoded and has no query."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @classmethod
+    def from_target(cls, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
+        """Build a request from an HTTP request target, in origin form or absolute form."""
+        parts = urlsplit(target if not target.startswith("//") else "/" + target.lstrip("/"))
+        query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        return cls(method, unquote(parts.path) or "/", query, headers, body)
+
+
+class Stream:
+    """A streamed body: an iterator of bytes that the front door always closes, however the answer ended."""
+
+    def __init__(self, parts: Iterator[bytes], on_close: Callable[[], None]) -> None:
+        self._parts = parts
+        self._on_close: Optional[Callable[[], None]] = on_close
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._parts)
+
+    def close(self) -> None:
+        """Release the provider and write down how the request ended; once."""
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+
+@dataclass
+class Response:
+    """One HTTP response. ``body`` is whole bytes (sent with a content-length) or a ``Stream``."""
+
+    status: int
+    headers: Dict[str, str]
+    body: Any = b""
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200, headers: Optional[Mapping[str, str]] = None) -> Response:
+        """Answer with a JSON document."""
+        body = json.dumps(value, separators=(",", ":")).encode()
+        return cls(status, {"content-type": "application/json", **(headers or {})}, body)
+
+    @classmethod
+    def stream(
+        cls, parts: Iterable[bytes], on_close: Callable[[], None], headers: Optional[Mapping[str, str]] = None
+    ) -> Response:
+        """Answer with server-sent events; ``on_close`` runs once the door is done with the body."""
+        fixed = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",  # nginx would collect the events
+        }
+        return cls(200, {**fixed, **(headers or {})}, Stream(iter(parts), on_close))
