@@ -6,7 +6,6 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
-README = HERE / "README.md"
 
 
 def version() -> str:
@@ -22,7 +21,7 @@ setup(
     name="ccproxy-server",
     version=version(),
     description="The Anthropic Messages API in front of any OpenAI-compatible model, for Claude Code and others",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="the ccproxy authors",
     license="MIT",

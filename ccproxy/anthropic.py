@@ -292,14 +292,15 @@ _BLOCKS: Dict[str, Callable[[Json, str], Block]] = {
 
 
 def _tools(items: List[Any]) -> Tuple[Tool, ...]:
-    tools = tuple(_tool(item, f"tools.{n}.") for n, item in enumerate(items))
+    tools = tuple(read_tool(item, f"tools.{n}.") for n, item in enumerate(items))
     names = [tool.name for tool in tools if tool.name]
     if len(names) != len(set(names)):
         raise InvalidRequest("tools: Tool names must be unique.")
     return tools
 
 
-def _tool(item: Any, path: str) -> Tool:
+def read_tool(item: Any, path: str) -> Tool:
+    """Check and read one tool; ``path`` names it in errors and ends with a dot."""
     item = _item(item, dict, path.rstrip("."))
     kind = _field(item, "type", str, path) or "custom"
     schema = _field(item, "input_schema", dict, path, required=kind == "custom")

@@ -6,14 +6,17 @@ import hmac
 import logging
 import secrets
 import string
+import threading
 import time
 from typing import Callable, Dict, Optional
 
 from .config.schema import Config
-from .errors import ApiError, AuthenticationFailed, MethodNotAllowed, NotFound
+from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound
 from .handlers import conversion, count_tokens, health, messages, models
 from .handlers.context import Context
+from .http1 import field_value
 from .provider.client import ProviderClient
+from .provider.repair import Repairs
 from .stub import StubProvider
 from .tokens import Counter
 from .web import Request, Response
@@ -49,13 +52,20 @@ class App:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.counter = Counter()
+        self._repairs = Repairs()
+        self._demo_lock = threading.Lock()
         self._demo: Optional[StubProvider] = None
         self._client = ProviderClient(self._demo_base)
 
     def _demo_base(self) -> str:
-        if self._demo is None:
-            self._demo = StubProvider()
-        return self._demo.url
+        with self._demo_lock:
+            if self._demo is None:
+                self._demo = StubProvider()
+            return self._demo.url
+
+    def abort(self) -> None:
+        """Break off the providers' answers that are still coming; their streams end with an error event."""
+        self._client.abort()
 
     def close(self) -> None:
         """Let go of connections and of the demo provider."""
@@ -66,15 +76,21 @@ class App:
     def handle(self, request: Request) -> Response:
         """Answer one request; never raises."""
         config, request_id = self.config, new_id("req_")
-        context = Context(config, self._client, self.counter, request_id, new_id, time.monotonic, time.sleep)
+        context = Context(
+            config, self._client, self.counter, self._repairs, request_id, new_id, time.monotonic, time.sleep
+        )
         try:
             response = self._dispatch(context, request)
         except ApiError as error:
             response = Response.json(error.to_dict(request_id), error.status, error.headers)
+        except RecursionError:
+            refusal = InvalidRequest("the request is nested too deeply")
+            response = Response.json(refusal.to_dict(request_id), refusal.status)
         except Exception:
             log.exception("%s %s %s failed", request_id, request.method, request.path)
             response = Response.json(ApiError("ccproxy failed; its log says why").to_dict(request_id), 500)
         response.headers.setdefault("request-id", request_id)
+        response.headers = {name: field_value(value) for name, value in response.headers.items()}
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
         return response
 

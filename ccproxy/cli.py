@@ -30,10 +30,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "serve")
-    if arguments[0] in background.COMMANDS:
-        return background.COMMANDS[arguments[0]](arguments[1:])
-    options = _parser().parse_args(arguments)
     try:
+        if arguments[0] in background.COMMANDS:
+            return background.COMMANDS[arguments[0]](arguments[1:])
+        options = _parser().parse_args(arguments)
         return int(options.run(options))
     except CcproxyError as error:
         print(f"ccproxy: {error}", file=sys.stderr)
@@ -90,12 +90,18 @@ def _serve(options: argparse.Namespace) -> int:
         server = Server(app, config.host, config.port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {config.host} port {config.port}: {error.strerror or error}") from None
+    signalled = _watch_signals()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="accept", daemon=True).start()
+    print(f"ccproxy listening on {server.url}", file=sys.stderr, flush=True)
     for warning in loaded.warnings:
         logger.warning("%s", warning)
     app.counter.load_in_background()
-    code = _run(server, config)
+    signalled.wait()
+    logger.info("stopping: running requests have %g s to end", config.drain_timeout)
+    if not server.stop(config.drain_timeout):
+        logger.warning("requests were still running after %g s and were cut", config.drain_timeout)
     app.close()
-    return code
+    return 0
 
 
 def _check_address(config: Config) -> None:
@@ -110,8 +116,8 @@ def _check_address(config: Config) -> None:
         raise ConfigError(f"HOST {config.host} is not a loopback address: set CCPROXY_AUTH_TOKEN to listen there")
 
 
-def _run(server: Server, config: Config) -> int:
-    """Serve until a signal; the first one drains, a second one ends at once."""
+def _watch_signals() -> threading.Event:
+    """Return the event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
     signalled = threading.Event()
 
     def on_signal(number: int, frame: Any) -> None:
@@ -121,11 +127,4 @@ def _run(server: Server, config: Config) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="accept", daemon=True).start()
-    print(f"ccproxy listening on {server.url}", file=sys.stderr, flush=True)
-    while not signalled.wait(1.0):
-        pass
-    logger.info("stopping: running requests have %g s to end", config.drain_timeout)
-    if not server.stop(config.drain_timeout):
-        logger.warning("requests were still running after %g s and were cut", config.drain_timeout)
-    return 0
+    return signalled

@@ -124,8 +124,9 @@ class RequestTooLarge(ApiError):
 class ProviderError(ApiError):
     """A provider failed or could not be reached.
 
-    ``is_transient`` says whether another attempt, or the next model of the route, may succeed. ``verbatim`` is the
-    body of an Anthropic-format provider, to be passed on unchanged: clients match its words.
+    ``is_transient`` says whether another attempt, or the next model of the route, may succeed. ``detail`` is what the
+    provider wrote, and ``provider_status`` its status; ``verbatim`` the body of an Anthropic-format provider, to be
+    passed on unchanged: clients match its words. ``is_overflow``: the prompt does not fit the model's window.
     """
 
     status = 502
@@ -142,3 +143,6 @@ class ProviderError(ApiError):
         super().__init__(message, status=status, headers=headers)
         self.is_transient = is_transient
         self.verbatim = verbatim
+        self.provider_status = 0
+        self.detail = ""
+        self.is_overflow = False

@@ -22,6 +22,7 @@ class SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback keeps its line ends."""
         record.message = mask(record.getMessage(), tuple(self._secrets())).replace("\n", "\\n").replace("\t", "\\t")
+        record.asctime = self.formatTime(record, self.datefmt)
         line = self.formatMessage(record)
         if record.exc_info:
             line += "\n" + mask(self.formatException(record.exc_info), tuple(self._secrets()))

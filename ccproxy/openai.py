@@ -85,6 +85,8 @@ class ToolCallDelta:
     id: str
     name: str
     arguments: str
+    state: Json = field(default_factory=dict)
+    """What must come back on this call: Gemini's thought signature in ``extra_content``."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,27 @@ class Chunk:
     stop_sequence: Optional[str] = None
     usage: Optional[Json] = None
     error: Any = None
+    state: Json = field(default_factory=dict)
+    """What must come back on the message: reasoning details, opaque or signed reasoning."""
+    reasoning_field: str = ""
+    """The field the reasoning text came in."""
 
     @classmethod
     def from_dict(cls, data: Any) -> Chunk:
-        """Read a ``chat.completion.chunk`` or a ``chat.completion``, in any provider's variant."""
+        """Read one item of a stream; some servers put a ``message`` in place of the ``delta``."""
+        return cls._read(data, ("delta", "message"))
+
+    @classmethod
+    def from_completion(cls, data: Any) -> Chunk:
+        """Read a whole completion; Perplexity puts an empty ``delta`` beside the ``message``."""
+        return cls._read(data, ("message", "delta"))
+
+    @classmethod
+    def _read(cls, data: Any, order: Tuple[str, str]) -> Chunk:
         if not isinstance(data, dict):
             return cls()
         choices = _first_choices(data.get("choices"))
-        deltas = [_delta_of(choice) for choice in choices]
+        deltas = [_delta_of(choice, order) for choice in choices]
         reasons = [choice["finish_reason"] for choice in choices if isinstance(choice.get("finish_reason"), str)]
         return cls(
             has_choice=bool(choices),
@@ -114,6 +129,8 @@ class Chunk:
             finish_reason=reasons[-1] if reasons else None,
             stop_sequence=_stop_sequence(data, choices),
             usage=_usage(data, choices),
+            state=_state(deltas),
+            reasoning_field=next(filter(None, map(_reasoning_field, deltas)), ""),
             error=data.get("error") or next((c["error"] for c in choices if c.get("error")), None),
         )
 
@@ -125,8 +142,8 @@ def _first_choices(choices: Any) -> List[Json]:
     return [choice for choice in choices if isinstance(choice, dict) and choice.get("index") in (0, None)]
 
 
-def _delta_of(choice: Json) -> Json:
-    for key in ("delta", "message"):
+def _delta_of(choice: Json, order: Tuple[str, str]) -> Json:
+    for key in order:
         if isinstance(choice.get(key), dict):
             return choice[key]  # type: ignore[no-any-return]
     return {}
@@ -135,6 +152,8 @@ def _delta_of(choice: Json) -> Json:
 def _pieces(delta: Json) -> List[Piece]:
     """Return the text runs of a delta in reading order; of several copies of the reasoning exactly one."""
     content = delta.get("content")
+    if isinstance(content, dict):  # Cloudflare gives structured output as the object itself
+        content = dump(content)
     parts = content if isinstance(content, list) else [content]
     pieces = [Piece("thinking", text) for text in (_reasoning(delta),) if text]
     for part in parts:
@@ -147,12 +166,44 @@ def _pieces(delta: Json) -> List[Piece]:
     return pieces
 
 
-def _reasoning(delta: Json) -> str:
+def _reasoning_field(delta: Json) -> str:
+    """Return the name of the field with the reasoning text; several hold copies, thinking parts are in the content."""
     for key in ("reasoning_content", "reasoning", "reasoning_text"):
         if isinstance(delta.get(key), str) and delta[key]:
-            return str(delta[key])
+            return key
+    content = delta.get("content")
+    parts = content if isinstance(content, list) else []
+    return "content" if any(isinstance(part, dict) and part.get("type") == "thinking" for part in parts) else ""
+
+
+def _state(deltas: List[Json]) -> Json:
+    state: Json = {}
+    for delta in deltas:
+        details = delta.get("reasoning_details")
+        if isinstance(details, list) and details:
+            state["reasoning_details"] = [detail for detail in details if isinstance(detail, dict)]
+        if isinstance(delta.get("reasoning_opaque"), str) and delta["reasoning_opaque"]:
+            state["reasoning_opaque"] = delta["reasoning_opaque"]
+        state.update(_signed_content(delta))
+    return state
+
+
+def _signed_content(carrier: Json) -> Json:
+    """Return ``extra_content`` where a vendor's part of it holds a thought signature."""
+    extra = carrier.get("extra_content")
+    vendors = extra.values() if isinstance(extra, dict) else ()
+    if any(isinstance(vendor, dict) and vendor.get("thought_signature") for vendor in vendors):
+        return {"extra_content": extra}
+    return {}
+
+
+def _reasoning(delta: Json) -> str:
+    name = _reasoning_field(delta)
+    if name and name != "content":
+        return str(delta[name])
     details = delta.get("reasoning_details")
-    texts = [detail.get("text") or detail.get("summary") for detail in details or [] if isinstance(detail, dict)]
+    items = details if isinstance(details, list) else []
+    texts = [detail.get("text") or detail.get("summary") for detail in items if isinstance(detail, dict)]
     return "".join(text for text in texts if isinstance(text, str))
 
 
@@ -189,6 +240,7 @@ def _tool_call(entry: Json) -> ToolCallDelta:
         id=_text(entry.get("id")),
         name=_text(function.get("name")),  # type: ignore[union-attr]
         arguments=arguments,
+        state=_signed_content(entry),
     )
 
 

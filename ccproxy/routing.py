@@ -7,9 +7,7 @@ from typing import Callable, List, Optional, Tuple
 
 from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
 from .config.schema import EFFORTS, Config, Model, demo_model
-
-OFF, UNSET = "off", "unset"
-_BUDGETS = ((4_096, "low"), (16_000, "medium"), (31_999, "high"))
+from .translate.effort import thinking_intent
 
 
 @dataclass(frozen=True)
@@ -19,35 +17,6 @@ class Decision:
     models: Tuple[Model, ...]
     rule: str
     reason: str
-
-
-def thinking_intent(request: MessagesRequest) -> str:
-    """Return how much thinking a request asks for: ``off``, ``unset`` or an effort.
-
-    A budget of manual thinking counts as the effort it buys. Adaptive thinking without an effort is Anthropic's
-    default, ``high``. The last system message that sets an effort wins over the request's own.
-    """
-    kind = request.thinking.get("type")
-    if kind in ("disabled", "between_tools"):
-        return OFF
-    effort = _effort(request)
-    if effort is not None:
-        return effort
-    if kind == "enabled":
-        budget = request.thinking.get("budget_tokens")
-        if not isinstance(budget, int):
-            return "high"
-        return next((name for limit, name in _BUDGETS if budget < limit), "xhigh")
-    return "high" if kind == "adaptive" else UNSET
-
-
-def _effort(request: MessagesRequest) -> Optional[str]:
-    configs = [message.raw.get("output_config") for message in reversed(request.messages) if message.role == "system"]
-    for config in [*configs, request.output_config]:
-        effort = config.get("effort") if isinstance(config, dict) else None
-        if effort in EFFORTS:
-            return str(effort)
-    return None
 
 
 def has_images(request: MessagesRequest) -> bool:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import struct
 import threading
 import time
+import zlib
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.utils import formatdate
+from http.server import ThreadingHTTPServer
+from socketserver import StreamRequestHandler
 from typing import Any, Dict, Optional, Set
 
 from .app import App, new_id
 from .errors import ApiError, InvalidRequest, RequestTooLarge, StreamCut
+from .http1 import (
+    MAX_CHUNK_LINE,
+    MAX_FIELDS,
+    MAX_HEAD,
+    MAX_LINE,
+    Head,
+    chunk_size,
+    content_length,
+    encode_head,
+    parse_head,
+)
 from .web import Request, Response, Stream
 
 log = logging.getLogger(__name__)
 
-MAX_CHUNK_LINE = 256
+LINGER = 1.0
+_ABORT_WAIT = 2.0
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError, socket.timeout)
 
 
@@ -65,13 +79,20 @@ class Server(ThreadingHTTPServer):
         with self._connections_changed:
             for connection in list(self._idle):
                 _shut(connection)
-            deadline = time.monotonic() + timeout
-            while self._busy and time.monotonic() < deadline:
-                self._connections_changed.wait(deadline - time.monotonic())
+            self._wait_for_busy(timeout)
             left = list(self._busy)
-            for connection in left:
-                _shut(connection)
+        if left:
+            self.app.abort()  # their streams end with an error event
+            with self._connections_changed:
+                self._wait_for_busy(_ABORT_WAIT)
+                for connection in list(self._busy):
+                    _shut(connection)
         return not left
+
+    def _wait_for_busy(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self._busy and time.monotonic() < deadline:
+            self._connections_changed.wait(deadline - time.monotonic())
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a fault of the connection's thread; a client that left is no news."""
@@ -83,72 +104,82 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(StreamRequestHandler):
     """One connection: requests in order, one answer each."""
 
-    protocol_version = "HTTP/1.1"
-    server_version = "ccproxy"
-    sys_version = ""
     disable_nagle_algorithm = True  # else every answer on a kept connection waits 40 ms for a delayed ACK
     server: Server
 
     def handle(self) -> None:
         """Serve the connection until it ends; a client that leaves, in any phase, is no error."""
         try:
-            super().handle()
+            while not self.server.is_stopping and self._serve_one():
+                pass
         except _GONE:
             pass
         finally:
             self.server.mark(self.connection, None)
 
-    def handle_one_request(self) -> None:
-        """Wait for one request and answer it."""
-        self.connection.settimeout(self.server.app.config.keepalive_timeout)
-        self.server.mark(self.connection, "idle")
-        if self.server.is_stopping:
-            self.close_connection = True
-            return
-        super().handle_one_request()
-
-    def _answer(self) -> None:
-        self.server.mark(self.connection, "busy")
+    def _serve_one(self) -> bool:
+        """Answer one request; return whether another may follow."""
         config = self.server.app.config
-        self.connection.settimeout(config.client_body_timeout)
+        self.server.mark(self.connection, "idle")
+        self.connection.settimeout(config.keepalive_timeout)
+        first = self._first_line()
+        if not first:
+            return False
+        self.server.mark(self.connection, "busy")
         try:
-            body = self._read_body(config.max_request_bytes)
+            head = self._read_head(first)
+            self.connection.settimeout(config.client_body_timeout)
+            body = self._read_body(head, config.max_request_bytes)
         except ApiError as error:
-            self.close_connection = True  # what follows on the connection may be the rest of the body
-            self._send(_error_response(error))
-            return
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        response = self.server.app.handle(Request.from_target(self.command, self.path, headers, body))
+            self._refuse(error)
+            return False
+        response = self.server.app.handle(Request.from_target(head.method, head.target, head.headers, body))
         self.connection.settimeout(config.client_write_timeout)
-        if self.server.is_stopping:
-            self.close_connection = True
-        self._send(response)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer
+        is_last = self.server.is_stopping or not head.keeps_alive
+        return self._send(response, head, is_last) and not is_last
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def _read_body(self, limit: int) -> bytes:
-        length, encoding = self.headers.get("content-length"), self.headers.get("transfer-encoding")
-        if encoding is not None:
-            if encoding.strip().lower() != "chunked" or length is not None:
-                raise InvalidRequest("transfer-encoding: only chunked is understood, and without content-length")
-            return self._read_chunks(limit)
-        if length is None:
-            return b""
-        if not re.fullmatch(r"[0-9]{1,18}", length):
-            raise InvalidRequest("content-length: not a number")
-        if int(length) > limit:
+    def _first_line(self) -> bytes:
+        """Wait for a request; empty lines before it are skipped, as RFC 9112 advises."""
+        for _ in range(4):
+            line = self.rfile.readline(MAX_LINE + 2)
+            if line != b"\r\n":
+                return line
+        return b""
+
+    def _read_head(self, first: bytes) -> Head:
+        if len(first) > MAX_LINE:
+            raise ApiError(f"the request line exceeds {MAX_LINE} bytes", status=414)
+        lines, size = [first], len(first)
+        while True:
+            line = self.rfile.readline(MAX_HEAD + 2)
+            size += len(line)
+            if size > MAX_HEAD or len(lines) > MAX_FIELDS + 1:
+                raise ApiError(f"the head exceeds {MAX_HEAD} bytes or {MAX_FIELDS} fields", status=431)
+            if line in (b"\r\n", b""):
+                return parse_head(lines)
+            lines.append(line)
+
+    def _read_body(self, head: Head, limit: int) -> bytes:
+        length = content_length(head.headers)
+        expectation = head.headers.get("expect", "").lower()
+        if expectation not in ("", "100-continue"):
+            raise ApiError(f"expect: {expectation} cannot be met", status=417)
+        if length is not None and length > limit:
             raise RequestTooLarge(f"the body of {length} bytes exceeds the {limit} of MAX_REQUEST_BYTES")
-        return self._read_exactly(int(length))
+        if expectation and not head.is_http_1_0:
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = self._read_exactly(length) if length is not None else self._read_chunks(limit)
+        return decoded(body, head.headers.get("content-encoding", ""), limit)
 
     def _read_chunks(self, limit: int) -> bytes:
         body = bytearray()
         while True:
-            size = self._chunk_size()
+            size = chunk_size(self.rfile.readline(MAX_CHUNK_LINE))
             if not size:
                 break
             if len(body) + size > limit:
@@ -156,15 +187,13 @@ class Handler(BaseHTTPRequestHandler):
             body += self._read_exactly(size)
             if self._read_exactly(2) != b"\r\n":
                 raise InvalidRequest("chunked body: a chunk does not end where it says")
-        while self.rfile.readline(MAX_CHUNK_LINE) not in (b"\r\n", b"\n", b""):
-            pass  # trailers are not used
-        return bytes(body)
-
-    def _chunk_size(self) -> int:
-        match = re.fullmatch(rb"([0-9a-fA-F]{1,8})(;[^\r\n]*)?\r\n", self.rfile.readline(MAX_CHUNK_LINE))
-        if match is None:
-            raise InvalidRequest("chunked body: a chunk size cannot be read")
-        return int(match[1], 16)
+        for _ in range(MAX_FIELDS):  # trailers are not used
+            line = self.rfile.readline(MAX_LINE)
+            if line == b"\r\n":
+                return bytes(body)
+            if not line.endswith(b"\r\n"):
+                break
+        raise InvalidRequest("chunked body: the end is missing")
 
     def _read_exactly(self, size: int) -> bytes:
         try:
@@ -177,58 +206,78 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- writing ---------------------------------------------------------------------------------------------
 
-    def _send(self, response: Response) -> None:
+    def _send(self, response: Response, head: Head, is_last: bool) -> bool:
+        """Send an answer; return whether it ended regularly."""
+        headers = {**response.headers, "date": formatdate(usegmt=True)}
+        if is_last:
+            headers["connection"] = "close"
         body = response.body
         if isinstance(body, Stream):
             try:
-                self._send_stream(response, body)
+                return self._send_stream(response.status, headers, body, is_chunked=not head.is_http_1_0)
             finally:
                 body.close()
-            return
-        head = self._head(response, {"content-length": str(len(body))})
-        self.wfile.write(head if self.command == "HEAD" else head + body)
+        start = encode_head(response.status, {**headers, "content-length": str(len(body))})
+        self.wfile.write(start if head.method == "HEAD" else start + body)
+        return True
 
-    def _send_stream(self, response: Response, body: Stream) -> None:
+    def _send_stream(self, status: int, headers: Dict[str, str], body: Stream, *, is_chunked: bool) -> bool:
         """Write each part as it comes; the head goes with the first one, the end of the body with none."""
-        is_chunked = self.request_version != "HTTP/1.0"
-        if not is_chunked:
-            self.close_connection = True
-        head = self._head(response, {"transfer-encoding": "chunked"} if is_chunked else {})
+        start = encode_head(status, {**headers, "transfer-encoding": "chunked"} if is_chunked else headers)
         try:
             for part in body:
-                self.wfile.write(head + (b"%x\r\n%s\r\n" % (len(part), part) if is_chunked else part))
-                head = b""
-            self.wfile.write(head + (b"0\r\n\r\n" if is_chunked else b""))
+                if part:
+                    self.wfile.write(start + (b"%x\r\n%s\r\n" % (len(part), part) if is_chunked else part))
+                    start = b""
+            self.wfile.write(start + (b"0\r\n\r\n" if is_chunked else b""))
         except StreamCut:
             self._reset()
-
-    def _head(self, response: Response, framing: Dict[str, str]) -> bytes:
-        lines = [f"HTTP/1.1 {response.status} {self.responses.get(response.status, ('Error',))[0]}"]
-        headers = {**response.headers, **framing, "date": self.date_time_string()}
-        if self.close_connection:
-            headers["connection"] = "close"
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+            return False
+        return True
 
     def _reset(self) -> None:
         """End the connection so that no client takes the answer for complete: without a last chunk, by a reset."""
-        self.close_connection = True
         with suppress(OSError):  # the client was faster
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()
         self.connection.close()
 
-    def send_error(self, code: int, message: Optional[str] = None, explain: Optional[str] = None) -> None:
-        """Answer a request that http.server refuses, in Anthropic's shape."""
-        self.close_connection = True
-        self.command = getattr(self, "command", "") or ""
-        self._send(_error_response(ApiError(message or self.responses.get(code, ("error",))[0], status=int(code))))
+    def _refuse(self, error: ApiError) -> None:
+        """Answer what is no clean request, and end the connection: what follows may be the rest of a body.
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """http.server's own lines; ccproxy logs one per request itself."""
-        log.debug(format, *args)
+        The client may still be sending. Closing at once would reset the connection and lose the answer on its way.
+        """
+        request_id = new_id("req_")
+        response = Response.json(error.to_dict(request_id), error.status, {"request-id": request_id, **error.headers})
+        self._send(response, Head("", "", False, {}), is_last=True)
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(LINGER)
+        deadline = time.monotonic() + LINGER
+        while time.monotonic() < deadline and self.connection.recv(65536):
+            pass
 
 
-def _error_response(error: ApiError) -> Response:
-    request_id = new_id("req_")
-    return Response.json(error.to_dict(request_id), error.status, {"request-id": request_id, **error.headers})
+def decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return a request body without its content encoding.
+
+    Raises:
+        InvalidRequest: an unknown encoding, or data that is not in it.
+        RequestTooLarge: more than ``limit`` bytes come out.
+    """
+    kind = encoding.strip().lower()
+    if kind in ("", "identity"):
+        return body
+    if kind not in ("gzip", "x-gzip", "deflate"):
+        details = {"error_code": "request_body_encoding_unsupported"}
+        raise InvalidRequest(f"content-encoding: {kind} is not understood, only gzip and deflate", details=details)
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib and gzip headers are told apart
+    try:
+        data = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        data = b""
+    if len(data) > limit:
+        raise RequestTooLarge(f"the decoded body exceeds the {limit} of MAX_REQUEST_BYTES")
+    if not inflater.eof:
+        details = {"error_code": "request_body_encoding_invalid"}
+        raise InvalidRequest(f"content-encoding: the body is not {kind}", details=details)
+    return data

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from json.encoder import encode_basestring_ascii as quote
-from typing import Any, Callable, Dict, Iterator, List, Type
+from typing import Any, Callable, Dict, List, Type
 
 import sseclient
 
@@ -69,10 +70,10 @@ def encode(events: List[Event]) -> bytes:
 
 
 class Reader:
-    """Cuts the reads of a provider's body at the last complete event, so that each read gives its events at once.
+    """Cuts the reads of a provider's body into events, so that each read gives the events it completes at once.
 
-    ``sseclient`` parses; the cutting here only decides how much it is given, because it would hold back or break
-    an event that a read ends in the middle of.
+    ``sseclient`` parses them one by one; left to cut the stream itself it would hold back an event until the next
+    read, and break one whose line ends are mixed.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -82,33 +83,32 @@ class Reader:
 
     def feed(self, data: bytes) -> List[sseclient.Event]:
         """Return the events that ``data`` completes."""
-        if self._is_first and data:
-            self._is_first = False
-            if data.startswith(b"\xef\xbb\xbf"):
-                data = data[3:]
         searched = max(0, len(self._rest) - 3)
         data = self._rest + data
-        end = _end_of_last_event(data, searched)
-        self._rest = data[end:]
+        events: List[sseclient.Event] = []
+        start = 0
+        for blank in _BLANK_LINE.finditer(data, searched):
+            events += self._parse(data[start : blank.end()])
+            start = blank.end()
+        self._rest = data[start:]
         if len(self._rest) > self._max_event_bytes:
             raise ProviderError(f"the provider sent an event of more than {self._max_event_bytes} bytes")
-        return list(self._parse(data[:end])) if end else []
+        return events
 
     def finish(self) -> List[sseclient.Event]:
         """Return the event a body ends with when its last blank line is missing."""
         rest, self._rest = self._rest, b""
-        return list(self._parse(rest)) if rest.strip() else []
+        return self._parse(rest + b"\n\n") if rest.strip() else []
 
-    @staticmethod
-    def _parse(data: bytes) -> Iterator[sseclient.Event]:
+    def _parse(self, event: bytes) -> List[sseclient.Event]:
+        if self._is_first:
+            self._is_first = False
+            event = event[3:] if event.startswith(b"\xef\xbb\xbf") else event
         try:
-            yield from sseclient.SSEClient([data]).events()  # type: ignore[arg-type]
+            return list(sseclient.SSEClient(iter((event,))).events())
         except UnicodeDecodeError as error:
             raise ProviderError(f"the provider sent bytes that are not UTF-8: {error.reason}") from error
 
 
-def _end_of_last_event(data: bytes, start: int) -> int:
-    return max(data.rfind(blank, start) + len(blank) if blank in data[start:] else 0 for blank in _BLANK_LINES)
-
-
-_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
+# Two line ends, each LF, CR or CRLF.
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")

@@ -114,10 +114,9 @@ def demo_script(request: Json) -> Sequence[Step]:
     ``demo: delay SECONDS`` is a directive. A reply ends after each tool call; its result brings the next one.
     """
     messages = request.get("messages") or []
-    prompts = [index for index, message in enumerate(messages) if message.get("role") == "user"]
-    prompts = [index for index in prompts if DIRECTIVE.search(content_text(messages[index].get("content")))] or prompts[
-        -1:
-    ]
+    roles = [message.get("role") for message in messages]
+    # What follows a tool message is the client's reminder, no new prompt.
+    prompts = [index for index, role in enumerate(roles) if role == "user" and roles[index - 1 : index] != ["tool"]]
     if not prompts:
         return [Text(NEXT_STEPS)]
     prompt = content_text(messages[prompts[-1]].get("content"))

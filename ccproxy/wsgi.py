@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any, Callable, Dict, Iterable, List, Tuple
 from urllib.parse import quote
 
 from .app import App, new_id
 from .config.load import load_config
-from .errors import RequestTooLarge
+from .errors import ApiError, RequestTooLarge
+from .http1 import content_length, phrase
 from .web import Request, Response, Stream
 
 Environ = Dict[str, Any]
@@ -40,14 +40,15 @@ def wsgi_app(app: App) -> Callable[[Environ, StartResponse], Iterable[bytes]]:
     def call(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
             response = app.handle(_request(environ, app.config.max_request_bytes))
-        except RequestTooLarge as error:
-            response = Response.json(error.to_dict(new_id("req_")), error.status)
+        except ApiError as error:
+            request_id = new_id("req_")
+            response = Response.json(error.to_dict(request_id), error.status, {"request-id": request_id})
         body = response.body
         headers: List[Tuple[str, str]] = list(response.headers.items())
         if not isinstance(body, Stream):
             headers.append(("content-length", str(len(body))))
             body = [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-        start_response(f"{response.status} {_phrase(response.status)}", headers)
+        start_response(f"{response.status} {phrase(response.status)}", headers)
         return body  # type: ignore[no-any-return]
 
     return call
@@ -59,26 +60,20 @@ def _request(environ: Environ, limit: int) -> Request:
     }
     if environ.get("CONTENT_TYPE"):
         headers["content-type"] = environ["CONTENT_TYPE"]
-    path = quote(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""), safe="/", encoding="latin-1")
+    path = quote(environ.get("PATH_INFO", ""), safe="/", encoding="latin-1") or "/"
     query = environ.get("QUERY_STRING", "")
     body = _body(environ, limit)
     return Request.from_target(environ["REQUEST_METHOD"], path + ("?" + query if query else ""), headers, body)
 
 
 def _body(environ: Environ, limit: int) -> bytes:
-    length = environ.get("CONTENT_LENGTH") or ""
-    if length and int(length) > limit:
+    text = environ.get("CONTENT_LENGTH")
+    length = content_length({"content-length": text}) or 0 if text else 0
+    if length > limit:
         raise RequestTooLarge(f"the body of {length} bytes exceeds the {limit} of MAX_REQUEST_BYTES")
-    if not length and not environ.get("wsgi.input_terminated"):
+    if not text and not environ.get("wsgi.input_terminated"):
         return b""
-    body: bytes = environ["wsgi.input"].read(int(length) if length else limit + 1)
+    body: bytes = environ["wsgi.input"].read(length if text else limit + 1)
     if len(body) > limit:
         raise RequestTooLarge(f"the body exceeds the {limit} of MAX_REQUEST_BYTES")
     return body
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"

@@ -18,7 +18,8 @@ def parse_env(text: str, filename: str) -> Dict[str, Tuple[str, str]]:
     """
     variables: Dict[str, Tuple[str, str]] = {}
     for binding in parse_stream(io.StringIO(text.lstrip("\ufeff"))):
-        place = f"{filename}:{binding.original.line}"
+        text_before = binding.original.string[: -len(binding.original.string.lstrip()) or None]
+        place = f"{filename}:{binding.original.line + text_before.count(chr(10))}"
         if binding.error:
             raise ConfigError(f"{place}: expected NAME=value")
         if binding.key:

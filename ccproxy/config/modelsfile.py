@@ -66,6 +66,7 @@ _KEYS: Dict[str, Tuple[str, Callable[[Any], Any]]] = {
     "extra_body": ("extra_body", _mapping),
     "supports_images": ("supports_images", truth),
     "fallbacks": ("fallbacks", _list),
+    "forward_client_key": ("forward_client_key", truth),
 }
 for _kind in ("input", "output", "cache_read", "cache_write"):
     _KEYS[f"{_kind}_cost_per_token"] = (f"{_kind}_cost_per_token", money)

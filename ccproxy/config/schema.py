@@ -37,6 +37,8 @@ class Model:
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     supports_images: Optional[bool] = None
     fallbacks: Tuple[str, ...] = ()
+    forward_client_key: bool = False
+    """Whether a ``direct`` provider is given the client's own credential, as it came."""
     needs_key: bool = True
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, Callable
 from ..config.schema import Config
 from ..errors import InvalidRequest
 from ..provider.client import ProviderClient
+from ..provider.repair import Repairs
 from ..tokens import Counter
 from ..web import Request
 
@@ -20,6 +21,7 @@ class Context:
     config: Config
     client: ProviderClient
     counter: Counter
+    repairs: Repairs
     request_id: str
     new_id: Callable[[str], str]
     """Makes an id with a prefix, such as ``msg_``."""

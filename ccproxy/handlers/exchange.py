@@ -8,11 +8,13 @@ from typing import Iterator, List, Optional
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
-from ..errors import ApiError
+from ..errors import ApiError, ProviderError
 from ..message import BlockStart, Event, MessageDelta, Usage
-from ..openai import dump
+from ..openai import Json, dump
 from ..provider.client import Call, ProviderResponse
+from ..provider.repair import find_repair
 from ..routing import Decision
+from ..translate.failure import overflow_error
 from ..translate.request import Translated, translate_request, used_tool_ids
 from ..translate.stream import ReplyContext, StreamTranslator
 from .context import Context
@@ -70,6 +72,35 @@ def translate_for(request: MessagesRequest, model: Model, context: Context) -> T
     return translate_request(request, model, output_limit=limit, stream=request.stream and model.can_stream)
 
 
+def _check_window(model: Model, input_tokens: int) -> None:
+    """Refuse a prompt that surely does not fit: some servers would cut it in silence, and nobody would compact."""
+    window = model.max_input_tokens
+    if window and input_tokens > window * 1.1:
+        raise overflow_error(input_tokens, window)
+
+
+def _send(body: Json, model: Model, context: Context, input_tokens: int) -> ProviderResponse:
+    """Send a request, mended once when the model refuses a field of it."""
+    key = (model.api_base, model.name)
+    body = context.repairs.apply(key, body)
+    try:
+        return context.client.send(_call(body, model, input_tokens), context.config)
+    except ProviderError as error:
+        repair = find_repair(error.provider_status, error.detail)
+        if repair is None or error.is_overflow or repair(body) == body:
+            raise
+        log.info("%s refused a field, asking again without it: %s", model.model_id, error.message)
+    response = context.client.send(_call(repair(body), model, input_tokens), context.config)
+    context.repairs.remember(key, repair)
+    return response
+
+
+def _call(body: Json, model: Model, input_tokens: int) -> Call:
+    data = dump(body).encode("utf-8", "replace")
+    headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
+    return Call(model, "/chat/completions", data, headers, input_tokens)
+
+
 class Exchange:
     """A model's answer as Messages API events. ``close`` it, whatever happened."""
 
@@ -86,10 +117,8 @@ class Exchange:
         Raises:
             ApiError: the model gave no content; nothing was shown to the client yet.
         """
+        _check_window(model, input_tokens)
         translated = translate_for(request, model, context)
-        body = dump(translated.chat.to_dict()).encode("utf-8", "replace")
-        headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
-        call = Call(model, "/chat/completions", body, headers, input_tokens)
         reply = ReplyContext(
             message_id=context.new_id("msg_"),
             model=request.model,
@@ -101,10 +130,15 @@ class Exchange:
             max_tokens=request.max_tokens,
             window=model.max_input_tokens,
             dialect=model.dialect,
+            has_fence=translated.has_fence,
+            provider=model.provider,
+            model_name=model.name,
+            hides_thinking=request.thinking.get("display") == "omitted",
         )
         if translated.dropped:
             log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
-        exchange = cls(context.client.send(call, context.config), StreamTranslator(reply))
+        response = _send(translated.chat.to_dict(), model, context, input_tokens)
+        exchange = cls(response, StreamTranslator(reply))
         try:
             exchange._wait_for_content()
         except BaseException:
@@ -132,7 +166,14 @@ class Exchange:
 
     def _translate(self) -> Iterator[List[Event]]:
         for chunks in self._response.chunks():
-            yield [event for chunk in chunks for event in self.translator.feed(chunk)]
+            events: List[Event] = []
+            try:
+                for chunk in chunks:
+                    events += self.translator.feed(chunk)
+            except ApiError:
+                yield events  # what came before the failure is the client's
+                raise
+            yield events
             if self.translator.is_stopped:
                 break
         yield self.translator.finish(is_done=self._response.is_done)

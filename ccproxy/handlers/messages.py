@@ -7,8 +7,8 @@ from typing import Dict, Iterator, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
-from ..errors import ApiError, ProviderError, StreamCut
-from ..message import fold
+from ..errors import ApiError, InvalidRequest, ProviderError, StreamCut
+from ..message import Usage, fold, message_object
 from ..provider.fallback import first_answer
 from ..routing import Decision, decide
 from ..sse import encode
@@ -29,7 +29,23 @@ def handle(context: Context, request: Request) -> Response:
     messages = MessagesRequest.from_dict(parse_body(request))
     input_tokens = estimate(messages, context.counter.count)
     decision = decide(messages, context.config, lambda: input_tokens)
+    if messages.max_tokens == 0 and not decision.models[0].direct:
+        return _warm_up(context, messages, input_tokens)
     return answer(context, request, messages, decision, input_tokens)
+
+
+def _warm_up(context: Context, messages: MessagesRequest, input_tokens: int) -> Response:
+    """Answer a request for no output: it fills Anthropic's cache, and there is nothing to fill elsewhere."""
+    wants_output = (
+        messages.stream
+        or (messages.tool_choice is not None and messages.tool_choice.type in ("any", "tool"))
+        or messages.thinking.get("type") == "enabled"
+        or bool(messages.output_config.get("format"))
+    )
+    if wants_output:
+        raise InvalidRequest("max_tokens: 0 allows no stream, forced tool_choice, enabled thinking or output format")
+    message = message_object(context.new_id("msg_"), messages.model, Usage(input_tokens))
+    return Response.json({**message, "stop_reason": "max_tokens"})
 
 
 def answer(
@@ -61,7 +77,7 @@ def answer(
 
 
 def _headers(decision: Decision, model: Optional[Model]) -> Dict[str, str]:
-    route = f"{decision.rule}: {decision.reason}".encode("ascii", "replace").decode()
+    route = f"{decision.rule}: {decision.reason}"
     return {"x-ccproxy-route": route, "x-ccproxy-model": model.model_id if model else ""}
 
 
@@ -102,6 +118,7 @@ def _parts(exchange: Exchange, record: Record) -> Iterator[bytes]:
         log.exception("%s failed in mid-stream", context.request_id)
         failure = ApiError(f"ccproxy failed: {type(error).__name__}")
     record.outcome = f"failed in mid-stream with {failure.status}: {failure.message}"
+    log.warning("%s %s", context.request_id, record.outcome)
     context.sleep(ERROR_PAUSE)
     yield encode(exchange.fail(failure, context.request_id))
     context.sleep(ERROR_PAUSE)

@@ -60,7 +60,9 @@ def list_models(config: Config) -> List[Json]:
             models.append(model)
     entries = [_entry(model.model_id, model.model_id, model, config) for model in models]
     aliases = [model for model in config.models.values() if "claude" not in model.model_id.lower()]
-    return entries + [_entry(f"claude-{model.model_id}", model.model_id, model, config) for model in aliases]
+    taken = {model.model_id for model in models}
+    named = [(f"claude-{model.model_id}", model) for model in aliases if f"claude-{model.model_id}" not in taken]
+    return entries + [_entry(alias, model.model_id, model, config) for alias, model in named]
 
 
 def _entry(id: str, shown: str, model: Model, config: Config) -> Json:

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator
 
 from ..anthropic import MessagesRequest
-from ..config.schema import Model
-from ..errors import StreamCut
+from ..config.schema import Config, Model
+from ..errors import ProviderError, StreamCut
+from ..message import Usage
 from ..provider.client import DIRECT_HEADERS, Call, ProviderResponse
+from ..sse import Reader
+from ..translate.direct import direct_body
 from ..web import Request, Response, Stream
 from .context import Context
 from .exchange import Record
 
-# Client headers that change what the provider does. Credentials are not among them.
-FORWARDED = ("anthropic-version", "anthropic-beta", "content-type")
+# Client headers that change what the provider does. Credentials are forwarded only where models.yaml says so.
+FORWARDED = ("anthropic-version", "anthropic-beta", "content-type", "user-agent")
+CREDENTIALS = ("x-api-key", "authorization")
 
 
 class Relay:
-    """An open answer whose bytes are passed on as they come."""
+    """An open answer whose bytes are passed on as they come; its usage is read on the way."""
 
     def __init__(self, response: ProviderResponse) -> None:
         self._response = response
 
     @classmethod
-    def open(cls, request: Request, messages: MessagesRequest, model: Model, context: Context) -> Relay:
+    def open(
+        cls, request: Request, messages: MessagesRequest, model: Model, context: Context, path: str = "/v1/messages"
+    ) -> Relay:
         """Ask the model.
 
         Raises:
             ProviderError: with the provider's own answer in ``verbatim``.
         """
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-        headers.setdefault("anthropic-version", "2023-06-01")
+        if model.forward_client_key:
+            headers.update(client_credentials(request, context.config))
+        headers = {"anthropic-version": "2023-06-01", "content-type": "application/json", **headers}
         headers["accept-encoding"] = "identity"
-        path = "/messages" if model.api_base.endswith("/v1") else "/v1/messages"
-        body = direct_body(request.body, messages.raw, model, context.config.max_tokens_limit)
+        changes: Dict[str, Any] = {"model": model.name}
+        limits = [limit for limit in (model.max_tokens, context.config.max_tokens_limit) if limit]
+        if limits and messages.max_tokens is not None:
+            changes["max_tokens"] = min(messages.max_tokens, *limits)
+        body = direct_body(request.body, messages.raw, changes)
+        path = path[len("/v1") :] if model.api_base.endswith("/v1") else path
         return cls(context.client.send(Call(model, path, body, headers), context.config))
 
     def respond(self, record: Record, headers: Dict[str, str]) -> Response:
@@ -47,22 +59,92 @@ class Relay:
 
         return Response(200, {**passed, **headers}, Stream(self._reads(record), on_close))
 
-    def _reads(self, record: Record) -> Iterator[bytes]:
+    def read(self) -> bytes:
+        """Return the whole answer."""
         try:
-            yield from self._response.reads()
-        except Exception as error:
-            record.outcome = f"failed in mid-stream: {error}"
-            raise StreamCut(str(error)) from error
+            return b"".join(self._response.reads())
+        finally:
+            self._response.close()
+
+    def _reads(self, record: Record) -> Iterator[bytes]:
+        is_stream = "event-stream" in self._response.headers.get("content-type", "")
+        watch = _UsageOfStream(record) if is_stream else _UsageOfMessage(record)
+        try:
+            for data in self._response.reads():
+                yield data
+                watch.feed(data)
+        except ProviderError as error:
+            record.outcome = f"failed in mid-stream: {error.message}"
+            raise StreamCut(error.message) from error
         self._response.is_done = True
-        record.outcome = "relayed"
+        watch.finish()
 
 
-def direct_body(body: bytes, raw: Dict[str, Any], model: Model, limit: Optional[int]) -> bytes:
-    """Return the client's bytes, or, where model or limit must change, the same document with these changed."""
-    changes: Dict[str, Any] = {}
-    if raw["model"] != model.name:
-        changes["model"] = model.name
-    limits = [value for value in (model.max_tokens, limit) if value]
-    if limits and raw["max_tokens"] > min(limits):
-        changes["max_tokens"] = min(limits)
-    return json.dumps({**raw, **changes}).encode() if changes else body
+class _UsageOfStream:
+    """Reads stop reason and usage from the events that pass by."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._reader = record, Reader()
+        self._counts: Dict[str, Any] = {}
+
+    def feed(self, data: bytes) -> None:
+        for event in self._reader.feed(data):
+            if event.event in ("message_start", "message_delta", "error"):
+                self._see(event.event, event.data)
+
+    def _see(self, name: str, data: str) -> None:
+        try:
+            body = json.loads(data)
+            usage = body["message"].get("usage") if name == "message_start" else body.get("usage")
+            self._counts.update(usage or {})
+            self._record.usage = read_usage(self._counts)
+            if name == "message_delta":
+                self._record.outcome = str(body["delta"].get("stop_reason"))
+            elif name == "error":
+                self._record.outcome = "failed in mid-stream"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass  # the bytes are relayed all the same
+
+    def finish(self) -> None:
+        """Nothing is left to read: the last event told the end."""
+
+
+class _UsageOfMessage:
+    """Reads stop reason and usage from a whole answer."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._body += data
+
+    def finish(self) -> None:
+        try:
+            body = json.loads(self._body)
+            self._record.usage = read_usage(body["usage"])
+            self._record.outcome = str(body["stop_reason"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self._record.outcome = "relayed"
+
+
+def read_usage(counts: Any) -> Usage:
+    """Return Anthropic's ``usage`` object as a value; wrong types count as 0."""
+
+    def count(name: str) -> int:
+        value = counts.get(name)
+        return value if isinstance(value, int) else 0
+
+    return Usage(
+        count("input_tokens"),
+        count("output_tokens"),
+        count("cache_read_input_tokens"),
+        count("cache_creation_input_tokens"),
+    )
+
+
+def client_credentials(request: Request, config: Config) -> Dict[str, str]:
+    """Return the client's own credential headers, never the proxy's token."""
+    token = config.ccproxy_auth_token
+    offered = {name: request.headers[name] for name in CREDENTIALS if name in request.headers}
+    return {name: value for name, value in offered.items() if not token or token not in value}

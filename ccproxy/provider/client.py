@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 from urllib.parse import urlsplit
 
 import requests
@@ -57,6 +58,7 @@ class ProviderClient:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=64, pool_maxsize=POOL_SIZE))
         self._turn = itertools.count()
+        self._open: Set[ProviderResponse] = set()
         self._environments: Dict[str, Dict[str, Any]] = {}
         self._environments_lock = threading.Lock()
 
@@ -93,15 +95,25 @@ class ProviderClient:
                 **self._environment(base),
             )
             if response.status_code == 200:
-                return ProviderResponse(response, target)
+                return self._opened(ProviderResponse(response, target, self._open.discard))
             with response:
                 body = response.raw.read(MAX_ERROR_BYTES, decode_content=True) or b""
         headers = {name.lower(): value for name, value in response.headers.items()}
         error = translate_failure(response.status_code, headers, body, target)
+        error.provider_status, error.detail = response.status_code, body.decode("utf-8", "replace")
         if model.direct and response.status_code >= 400:
             error.status, error.verbatim = response.status_code, body
             error.headers.update({name: headers[name] for name in headers if name in DIRECT_HEADERS})
         raise error
+
+    def _opened(self, response: ProviderResponse) -> ProviderResponse:
+        self._open.add(response)
+        return response
+
+    def abort(self) -> None:
+        """Break off all answers that are still coming; whoever reads them gets a ``ProviderError``."""
+        for response in list(self._open):
+            response.abort()
 
     def _environment(self, base: str) -> Dict[str, Any]:
         """Return the proxies and CA bundle that the environment gives an address, as users of requests expect."""
@@ -123,17 +135,15 @@ def _key_header(model: Model, key: str) -> Dict[str, str]:
 class ProviderResponse:
     """An answer with status 200, read as it arrives. ``close`` it, whatever happened."""
 
-    def __init__(self, response: requests.Response, target: Target) -> None:
+    def __init__(
+        self, response: requests.Response, target: Target, on_close: Callable[[ProviderResponse], None]
+    ) -> None:
         self._response = response
+        self._on_close = on_close
         self._target = target
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self.is_done = False
         """Whether the provider said that the answer is complete."""
-
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the body is server-sent events; some servers mislabel them."""
-        return "json" not in self.headers.get("content-type", "")
 
     def reads(self) -> Iterator[bytes]:
         """Yield the body in the pieces in which it arrives.
@@ -152,32 +162,41 @@ class ProviderResponse:
 
     def chunks(self) -> Iterator[List[Chunk]]:
         """Yield the chunks of a chat completion, those of one read together; a whole completion is one chunk."""
-        if not self.is_event_stream:
-            yield [self._completion()]
-            return
+        reads = self.reads()
+        first = next(reads, b"")
+        if self._is_event_stream(first):
+            yield from self._events(first, reads)
+        else:
+            yield [self._completion(first, reads)]
+
+    def _is_event_stream(self, first: bytes) -> bool:
+        """Whether the body is server-sent events; a missing or odd content type is decided by the first byte."""
+        kind = self.headers.get("content-type", "")
+        if "event-stream" in kind:
+            return True
+        return "json" not in kind and first.lstrip()[:1] not in (b"{", b"[", b"<")
+
+    def _events(self, first: bytes, reads: Iterator[bytes]) -> Iterator[List[Chunk]]:
         reader, bad_lines = Reader(), 0
-        for data in self._reads_and_end():
+        for data in itertools.chain((first,), reads, (None,)):
             chunks: List[Chunk] = []
-            for event in reader.feed(data) if data else reader.finish():
+            for event in reader.finish() if data is None else reader.feed(data):
                 if event.data.strip() == "[DONE]":
                     self.is_done = True
                     break
                 chunk = _chunk(event.data)
                 bad_lines = bad_lines + 1 if chunk is None else 0
                 if bad_lines > MAX_BAD_LINES:
+                    yield chunks
                     raise ProviderError("the provider's stream is not JSON")
                 chunks += [chunk] if chunk is not None else []
             yield chunks
             if self.is_done:
                 return
 
-    def _reads_and_end(self) -> Iterator[bytes]:
-        yield from self.reads()
-        yield b""
-
-    def _completion(self) -> Chunk:
-        body = bytearray()
-        for data in self.reads():
+    def _completion(self, first: bytes, reads: Iterator[bytes]) -> Chunk:
+        body = bytearray(first)
+        for data in reads:
             body += data
             if len(body) > MAX_BODY_BYTES:
                 raise ProviderError(f"the provider's answer exceeds {MAX_BODY_BYTES} bytes")
@@ -186,10 +205,18 @@ class ProviderResponse:
         except (ValueError, RecursionError):
             raise translate_failure(502, {}, bytes(body[:MAX_ERROR_BYTES]), self._target) from None
         self.is_done = True
-        return Chunk.from_dict(value)
+        return Chunk.from_completion(value)
+
+    def abort(self) -> None:
+        """End the connection under a reader in another thread."""
+        sock = _socket_of(self._response)
+        if sock is not None:
+            with suppress(OSError):  # ended already
+                sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, close it otherwise."""
+        self._on_close(self)
         if self.is_done and self._at_end():
             self._response.raw.release_conn()
         else:
@@ -198,10 +225,9 @@ class ProviderResponse:
     def _at_end(self) -> bool:
         """Whether nothing but the end of the body follows ``[DONE]``; waits no longer than the last packet takes."""
         raw = self._response.raw
-        connection = getattr(raw, "_connection", None)
-        if connection is None:
-            return True  # urllib3 released it when the body ended
-        sock = connection.sock
+        sock = _socket_of(self._response)
+        if sock is None:
+            return True  # urllib3 released the connection when the body ended
         try:
             timeout = sock.gettimeout()
             sock.settimeout(_END_WAIT)
@@ -209,8 +235,18 @@ class ProviderResponse:
                 return not raw.read(1)
             finally:
                 sock.settimeout(timeout)
-        except (OSError, AttributeError, urllib3.exceptions.HTTPError):
+        except (OSError, urllib3.exceptions.HTTPError):
             return False
+
+
+def _socket_of(response: requests.Response) -> Optional[socket.socket]:
+    """Return the socket of an open answer: with its connection, or, where that ends with the body, alone."""
+    connection = getattr(response.raw, "_connection", None)
+    sock = getattr(connection, "sock", None)
+    if sock is None:
+        reader = getattr(getattr(response.raw, "_fp", None), "fp", None)
+        sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    return sock
 
 
 def _chunk(data: str) -> Optional[Chunk]:

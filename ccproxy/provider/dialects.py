@@ -31,9 +31,21 @@ class Dialect:
     takes_images: bool = True
     takes_pdf: bool = False
     needs_text_content: bool = False  # text parts are joined into one string
+    null_content: bool = True  # content: null beside tool calls; else an empty string
+    needs_turn_after_tool: bool = False  # an assistant message must stand between tool and user
+    fixed_sampling: str = r"(?!)"  # models that refuse temperature and top_p
+    fixed_stop: str = r"(?!)"  # models that refuse stop: matched here alone
+    keeps_cache_control: str = r"(?!)"  # models for which cache_control on text parts means something
+    json_output: str = "instruction"  # "schema": json_schema; "object": JSON mode and the schema in the prompt
+    takes_strict: bool = False
+    takes_user_hash: bool = False  # prompt_cache_key and safety_identifier
+    max_tool_description: Optional[int] = None
+    continue_fields: Tuple[Tuple[str, bool], ...] = ()  # request fields that continue the last assistant message
     prefill_flag: Optional[str] = None  # the field of the last assistant message that asks to continue it
-    reasoning_field: Optional[str] = None  # the field in which earlier reasoning goes back
+    takes_own_reasoning: bool = True  # what it sent comes back as it was
+    reasoning_field: Optional[str] = None  # the field in which any reasoning text goes back, also a foreign model's
     needs_reasoning: bool = False  # tool turns without it are refused
+    needs_signature: bool = False  # tool calls without a thought signature are refused
     # reply
     think_tag: Optional[str] = "think"  # reasoning at the start of the content, in this tag
     total_includes_thinking: bool = False  # completion_tokens leaves the thinking out, total_tokens does not
@@ -48,48 +60,110 @@ _OPENAI = Dialect(
     tool_id_pattern=r"[\x21-\x7e]{1,40}",
     system_in_conversation="inline",
     takes_pdf=True,
+    fixed_sampling=r"^(o\d|gpt-5(?!.*chat)|gpt-6)",
+    fixed_stop=r"^(o\d|gpt-5(?!.*chat)|gpt-6)",
+    json_output="schema",
+    takes_strict=True,
+    takes_user_hash=True,
+    takes_own_reasoning=False,
     think_tag=None,
 )
-_QWEN = Dialect("qwen", reasoning_field="reasoning_content", takes_parallel_tool_calls=True)
-_LOCAL = Dialect("local", reasoning_field="reasoning_content", takes_top_k=True)
+_LOCAL = Dialect("local", reasoning_field="reasoning_content", takes_top_k=True, json_output="schema")
 
 DIALECTS: Dict[str, Dialect] = {
     row.name: row
     for row in (
         GENERIC,
         _OPENAI,
-        replace(_OPENAI, name="azure"),
-        Dialect("gemini", think_tag="thought", total_includes_thinking=True),
+        replace(_OPENAI, name="azure", takes_user_hash=False, max_tool_description=1024),
+        Dialect(
+            "gemini",
+            needs_signature=True,
+            json_output="schema",
+            think_tag="thought",
+            total_includes_thinking=True,
+        ),
         Dialect(
             "deepseek",
             max_stop_sequences=16,
             max_tools=128,
             system_in_conversation="inline",
             takes_images=False,
+            json_output="object",
             reasoning_field="reasoning_content",
             needs_reasoning=True,
         ),
         Dialect(
-            "openrouter", takes_parallel_tool_calls=True, takes_top_k=True, takes_pdf=True, reasoning_field="reasoning"
+            "openrouter",
+            takes_parallel_tool_calls=True,
+            takes_top_k=True,
+            takes_pdf=True,
+            keeps_cache_control=r"claude|gemini|minimax|glm",
+            json_output="schema",
         ),
-        Dialect("moonshot", prefill_flag="partial", reasoning_field="reasoning_content", needs_reasoning=True),
-        Dialect("zai", tool_choice_any="auto", tool_choice_takes_name=False, reasoning_field="reasoning_content"),
-        _QWEN,
-        Dialect("doubao", reasoning_field="reasoning_content"),
-        Dialect("xai", max_tools=128, takes_parallel_tool_calls=True),
-        Dialect("groq", max_tokens_field="max_completion_tokens", max_tools=128, takes_parallel_tool_calls=True),
+        Dialect(
+            "moonshot",
+            fixed_sampling=r"k2\.[5-9]|k3|thinking",
+            tool_choice_any="auto",
+            tool_choice_takes_name=False,
+            json_output="object",
+            prefill_flag="partial",
+            reasoning_field="reasoning_content",
+            needs_reasoning=True,
+        ),
+        Dialect(
+            "zai",
+            tool_choice_any="auto",
+            tool_choice_takes_name=False,
+            takes_tool_choice_none=False,
+            keeps_cache_control=r"",
+            json_output="object",
+            reasoning_field="reasoning_content",
+        ),
+        Dialect(
+            "qwen",
+            takes_parallel_tool_calls=True,
+            tool_choice_any="auto",
+            keeps_cache_control=r"",
+            json_output="object",
+            reasoning_field="reasoning_content",
+        ),
+        Dialect("doubao", json_output="object", reasoning_field="reasoning_content"),
+        Dialect(
+            "xai",
+            max_tools=128,
+            takes_parallel_tool_calls=True,
+            fixed_stop=r"grok-([4-9]|3-mini|code)",
+            json_output="schema",
+        ),
+        Dialect(
+            "groq",
+            max_tokens_field="max_completion_tokens",
+            max_tools=128,
+            takes_parallel_tool_calls=True,
+            null_content=False,
+            takes_own_reasoning=False,
+        ),
         Dialect(
             "mistral",
             takes_stream_options=False,
             takes_parallel_tool_calls=True,
             tool_choice_any="any",
             tool_id_pattern=r"[a-zA-Z0-9]{9}",
+            needs_turn_after_tool=True,
+            json_output="schema",
             prefill_flag="prefix",
         ),
-        replace(_LOCAL, name="vllm", reasoning_field="reasoning", takes_parallel_tool_calls=True),
+        replace(
+            _LOCAL,
+            name="vllm",
+            reasoning_field="reasoning",
+            takes_parallel_tool_calls=True,
+            continue_fields=(("continue_final_message", True), ("add_generation_prompt", False)),
+        ),
         replace(_LOCAL, name="llamacpp"),
         replace(_LOCAL, name="ollama", reasoning_field="reasoning", takes_top_k=False),
-        Dialect("lmstudio", tool_choice_takes_name=False),
+        Dialect("lmstudio", tool_choice_takes_name=False, json_output="schema"),
     )
 }
 

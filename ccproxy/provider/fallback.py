@@ -31,6 +31,6 @@ def first_answer(models: Iterable[Model], ask: Callable[[Model], T]) -> T:
             last = error
             if not error.is_transient and error.status not in (401, 402, 403, 404):
                 break  # the request itself is refused: the next model would see the same request
-    if len(failures) > 1:
+    if len(failures) > 1 and not (isinstance(last, ProviderError) and last.is_overflow):  # clients match its words
         last.message = "no model of the route answered: " + "; ".join(failures)
     raise last

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Set, Union
 
 from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
+from ..config.schema import Model
 from ..errors import InvalidRequest
 from ..openai import dump
 from ..provider.dialects import Dialect
@@ -28,10 +29,15 @@ class Notes:
 
 @dataclass(frozen=True)
 class Target:
-    """What the model that will answer can take."""
+    """The model that will answer, and what it takes."""
 
-    dialect: Dialect
-    takes_images: bool
+    model: Model
+    keeps_cache_control: bool = False
+
+    @property
+    def dialect(self) -> Dialect:
+        """The model's dialect."""
+        return self.model.dialect
 
 
 def text_part(text: str) -> Json:
@@ -44,7 +50,10 @@ def parts_of(blocks: Iterable[Block], target: Target, notes: Notes) -> List[Json
     parts: List[Json] = []
     for block in blocks:
         if isinstance(block, TextBlock):
-            parts.append(text_part(block.text))
+            part = text_part(block.text)
+            if target.keeps_cache_control and block.cache_control:
+                part["cache_control"] = block.cache_control
+            parts.append(part)
         elif isinstance(block, ImageBlock):
             parts.append(_image(block.source, target, notes))
         elif isinstance(block, DocumentBlock):
@@ -66,6 +75,8 @@ def join_text(parts: Iterable[Json], separator: str = "\n") -> str:
 
 def simplify(parts: Sequence[Json], target: Target) -> Union[str, List[Json]]:
     """Return content in its plainest form: one text is a string, which every server takes."""
+    if any("cache_control" in part for part in parts):
+        return list(parts)
     if all(not is_media(part) for part in parts) and (len(parts) <= 1 or target.dialect.needs_text_content):
         return join_text(parts, "\n\n")
     return list(parts)
@@ -75,7 +86,7 @@ def _image(source: Json, target: Target, notes: Notes) -> Json:
     kind = source.get("type")
     if kind == "file":
         raise InvalidRequest("image source 'file': files uploaded to Anthropic are not available on this route")
-    if not target.takes_images:
+    if not target.model.takes_images:
         notes.drop("images: the model has no image input")
         return text_part("[image omitted: this model has no image input]")
     url = source["url"] if kind == "url" else f"data:{source.get('media_type')};base64,{source.get('data')}"
@@ -149,7 +160,8 @@ def _web_search_result(raw: Json) -> str:
     content = raw.get("content")
     if isinstance(content, dict):
         return f"web search failed: {content.get('error_code')}"
-    found = [item for item in content or [] if isinstance(item, dict)]
+    items = content if isinstance(content, list) else []
+    found = [item for item in items if isinstance(item, dict)]
     return "\n".join(f"{item.get('title')} — {item.get('url')}" for item in found)
 
 

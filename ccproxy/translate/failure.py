@@ -13,6 +13,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from ..errors import ProviderError
 
 MAX_MESSAGE = 2000
+MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
 _NO_RETRY = {"x-should-retry": "false"}
 
 
@@ -28,8 +29,10 @@ class Rule:
 # The first match wins. Sources: wire formats of the providers named in each line.
 _RULES: Tuple[Rule, ...] = (
     Rule(r"insufficient_quota|insufficient[ _]balance|arrearage|accountoverdue|credit balance is too low", 402, True),
+    Rule(r"\"code\": ?\"?1113\"?\D", 402, True),  # GLM
     Rule(r"invalid[ _]api[ _]key|incorrect api key|api key not valid|no auth credentials|unauthorized", 401, True),
     Rule(r"content_policy_violation|content_filter|data_inspection_failed|flagged by moderation", 400, True),
+    Rule(r"\"metadata\": ?\{[^{}]*\"reasons\"|\"code\": ?\"?1301\"?\D", 400, True),  # OpenRouter, GLM
     Rule(r"request too large.*tokens per minute", 429, True),  # Groq says 413
     Rule(r"tool_use_failed", 500),  # Groq says 400: a sampling accident
     Rule(r"model_not_found|no endpoints found|model .{0,120}does not exist|model .{0,120}not found", 404, True),
@@ -52,16 +55,24 @@ _STATUSES: Dict[int, int] = {
 }
 _FINAL = frozenset({400, 401, 402, 403, 404, 413})
 
-# Context overflow, with the prompt (P) and the limit (L) where the text has them.
+# Context overflow: the prompt (P), the output asked for (C) and the limit (L), as far as a text has them. The first
+# match wins, so the wordings with more numbers come first.
 _OVERFLOWS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
+        r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages, (?P<C>\d+) in the completion",
+        r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) of text input.*?(?P<C>\d+) in the output",
+        r"maximum context length of (?P<L>\d+) tokens.*?(?P<P>\d+) tokens from the input messages and (?P<C>\d+)",
+        r"maximum context length is (?P<L>\d+) tokens and your request has (?P<P>\d+) input tokens",
         r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages",
         r"maximum context length is (?P<L>\d+) tokens.*?resulted in (?P<P>\d+) tokens",
-        r"maximum context length of (?P<L>\d+) tokens.*?(?P<P>\d+) tokens from the input",
         r"maximum context length is (?P<L>\d+) tokens.*?requested (?:about )?(?P<P>\d+) tokens",
         r"input \((?P<P>\d+) tokens\) is longer than the model's context length \((?P<L>\d+)",
+        r"length (?P<P>\d+)\) is longer than the maximum model length of (?P<L>\d+)",
         r"request \((?P<P>\d+) tokens\) exceeds the available context size \((?P<L>\d+)",
+        r"n_prompt_tokens\W+(?P<P>\d+)\W+n_ctx\W+(?P<L>\d+)",
+        r"n_ctx\W+(?P<L>\d+)\W+n_prompt_tokens\W+(?P<P>\d+)",
+        r"max_new_tokens. must be <= (?P<L>\d+)\. Given: (?P<P>\d+) .inputs. tokens and (?P<C>\d+)",
         r"input token count \(?(?P<P>\d+)\)? exceeds the maximum number of tokens allowed \(?(?P<L>\d+)",
         r"current length is (?P<P>\d+) while limit is (?P<L>\d+)",
         r"prompt contains (?P<P>\d+) tokens.*?(?P<L>\d+) maximum context length",
@@ -73,13 +84,16 @@ _OVERFLOWS = tuple(
         r"range of input length should be \[1, ?(?P<L>\d+)\]",
         r"exceed the configured limit of (?P<L>\d+)",
         r"maximum context length (?:is|of) (?P<L>\d+)",
-        r"exceed_context_size_error|context_length_exceeded|too_many_prompt_tokens",
+        r"exceed_context_size_error|context_length_exceeded|too_many_prompt_tokens|larger than the max context size",
         r"exceeds the context window|context window exceeds|exceeded max context length",
         r"input is too long for requested model|prompt exceeds max length|total length of all messages is too long",
     )
 )
 # Keys that providers echo: "Incorrect API key provided: sk-...".
-_KEYS = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key|AIza)[-_]?[A-Za-z0-9][A-Za-z0-9_*.-]{7,}")
+_KEYS = re.compile(
+    r"\b(?:sk|pk|rk|gsk|csk|xai|nvapi|hf)[-_][A-Za-z0-9*][A-Za-z0-9_*.-]{7,}"
+    r"|\bAIza[A-Za-z0-9_*-]{10,}|(?<=Bearer )[A-Za-z0-9_*.~+/-]{8,}"
+)
 
 
 @dataclass(frozen=True)
@@ -115,19 +129,17 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
     return ProviderError(message, status=answer, is_transient=not is_final, headers=headers_out)
 
 
-def error_in_stream(error: Any) -> ProviderError:
-    """Return the error for an ``error`` member inside a stream or a 200."""
-    code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(code, str) and code.isdigit():
-        code = int(code)
-    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-    body = json.dumps({"error": error}).encode()
-    return translate_failure(status, {}, body, Target("the provider", "in its answer"))
+def error_in_stream(error: Any, target: Target) -> ProviderError:
+    """Return the error for an ``error`` member inside a stream or a 200; its status is in one of several fields."""
+    fields = error if isinstance(error, dict) else {}
+    codes = [str(fields.get(name)) for name in ("code", "http_status_code", "status_code", "http_code")]
+    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), 500)
+    return translate_failure(status, {}, json.dumps({"error": error}).encode(), target)
 
 
 def mask(text: str, secrets: Tuple[str, ...] = ()) -> str:
     """Return ``text`` without the given secrets and without anything shaped like an API key."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    for secret in sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _KEYS.sub("***", text)
 
@@ -137,18 +149,36 @@ def _is_plain(value: Optional[str]) -> bool:
 
 
 def _overflow(text: str, target: Target) -> Optional[ProviderError]:
-    """Return the context overflow in the words Claude Code compacts on; no prefix, real numbers."""
+    """Return the context overflow in the words clients act on, without prefix, with the numbers there are.
+
+    The prompt alone is too long: Claude Code compacts. Prompt and output together are: it asks for less output.
+    """
     if "string_above_max_length" in text or "string too long" in text.lower():
         return None
-    for pattern in _OVERFLOWS:
-        match = pattern.search(text)
-        if match:
-            found = {name: int(value) for name, value in match.groupdict().items() if value}
-            limit = found.get("L") or target.window or 0
-            prompt = found.get("P") or max(target.input_tokens, limit + 1)
-            message = f"prompt is too long: {prompt} tokens > {limit} maximum"
-            return ProviderError(message, status=400, is_transient=False)
-    return None
+    match = next(filter(None, (pattern.search(text) for pattern in _OVERFLOWS)), None)
+    if match is None:
+        return None
+    found = {name: int(value) for name, value in match.groupdict().items() if value}
+    prompt, limit = found.get("P", 0), found.get("L") or target.window or 0
+    if prompt and "C" in found and prompt <= limit:
+        message = (
+            f"input length and `max_tokens` exceed context limit: {prompt} + {found['C']} > {limit}, "
+            "decrease input length or `max_tokens` and try again"
+        )
+        return _overflow_with(message)
+    return overflow_error(prompt or target.input_tokens, limit)
+
+
+def overflow_error(prompt: int, limit: int) -> ProviderError:
+    """Return the error for a prompt that is too long; an unknown limit is put just below the prompt."""
+    limit = limit or max(1, prompt - 1)
+    return _overflow_with(f"prompt is too long: {max(prompt, limit + 1)} tokens > {limit} maximum")
+
+
+def _overflow_with(message: str) -> ProviderError:
+    error = ProviderError(message, status=400, is_transient=False)
+    error.is_overflow = True
+    return error
 
 
 def _message_and_text(body: bytes) -> Tuple[str, str]:

@@ -8,6 +8,8 @@ import re
 from contextlib import suppress
 from typing import Dict, Iterable, Set
 
+from .envelope import unseal_id
+
 _CLIENT_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _ENCODED = "toolu_x"
@@ -32,6 +34,7 @@ def client_tool_id(provider_id: str, taken: Set[str]) -> str:
 
 def provider_tool_id(client_id: str, pattern: str) -> str:
     """Return the id a provider accepts for a client's tool id: its own where it was one, else a stable hash."""
+    client_id, _ = unseal_id(client_id)
     original = client_id
     if client_id.startswith(_ENCODED):
         payload = client_id[len(_ENCODED) :]

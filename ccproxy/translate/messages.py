@@ -7,7 +7,7 @@ system messages first. Everything here is deterministic, so that a conversation 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 from ..anthropic import (
     Block,
@@ -15,27 +15,31 @@ from ..anthropic import (
     MessagesRequest,
     OtherBlock,
     TextBlock,
-    ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
 from ..openai import ChatMessage, ToolCall, dump
 from .content import Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
+from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
+from .reasoning import Returned, call_fields, give_back
 
 Json = Dict[str, Any]
 
 ATTRIBUTION = "x-anthropic-billing-header:"
 MISSING_RESULT = "[tool result missing]"
 NO_OUTPUT = "(no output)"
+UNDERSTOOD = "Understood."
 CONTINUE = "Continue your last message from exactly where it ends. Do not repeat any of it."
-_FILLER = " "  # an empty string is reported refused
 
 
-def translate_messages(request: MessagesRequest, target: Target, notes: Notes) -> List[ChatMessage]:
-    """Return the messages of a request, system prompt first."""
-    system = [*_system(request.system, notes)]
-    turns = _merge(_place_system(_without_repeats(request.messages), target))
+def translate_messages(
+    request: MessagesRequest, target: Target, notes: Notes, instructions: Sequence[str] = ()
+) -> List[ChatMessage]:
+    """Return the messages of a request, system prompt first; ``instructions`` end the system prompt."""
+    system = _system([*request.system, *map(TextBlock, instructions)], target, notes)
+    spoken = [message for message in request.messages if not _is_silent(message)]
+    turns = _merge(_place_system(_without_repeats(_merge(spoken)), target))
     messages: List[ChatMessage] = []
     pending: Tuple[str, ...] = ()  # calls of the assistant message just before
     for turn in turns:
@@ -47,7 +51,7 @@ def translate_messages(request: MessagesRequest, target: Target, notes: Notes) -
         elif turn.role == "system":
             messages += _missing_results(pending, target)
             pending = ()
-            messages += _system(turn.content, notes)
+            messages += _system(turn.content, target, notes)
         else:
             messages += _user(turn, pending, target, notes)
             pending = ()
@@ -56,6 +60,14 @@ def translate_messages(request: MessagesRequest, target: Target, notes: Notes) -
 
 
 # --- order and gaps ------------------------------------------------------------------------------------------
+
+
+def _is_silent(message: Message) -> bool:
+    """Whether an assistant turn says and calls nothing: thinking alone is no message elsewhere."""
+    return message.role == "assistant" and not any(
+        isinstance(block, (ToolUseBlock, OtherBlock)) or (isinstance(block, TextBlock) and block.text.strip())
+        for block in message.content
+    )
 
 
 def _without_repeats(messages: Iterable[Message]) -> List[Message]:
@@ -79,7 +91,7 @@ def _without_repeats(messages: Iterable[Message]) -> List[Message]:
     return kept
 
 
-def _place_system(messages: Iterable[Message], target: Target) -> List[Message]:
+def _place_system(messages: Sequence[Message], target: Target) -> List[Message]:
     """Place system messages inside the conversation where the dialect takes them.
 
     Many chat templates raise on a system message that is not first, and hoisting it would spoil prefix caches: by
@@ -87,10 +99,11 @@ def _place_system(messages: Iterable[Message], target: Target) -> List[Message]:
     """
     placed: List[Message] = []
     waiting: List[Message] = []
-    for message in messages:
+    for position, message in enumerate(messages):
         if message.role == "system":
+            is_over = any(later.role == "user" for later in messages[position + 1 :])
             text = "\n\n".join(block.text for block in message.content if isinstance(block, TextBlock))
-            if not text.strip() or message.raw.get("clear_at") == "next_user_message":
+            if not text.strip() or (is_over and message.raw.get("clear_at") == "next_user_message"):
                 continue
             if target.dialect.system_in_conversation != "inline":
                 reminder = TextBlock(f"<system-reminder>\n{text}\n</system-reminder>")
@@ -125,6 +138,8 @@ def _with_prefill(messages: List[ChatMessage], target: Target) -> List[ChatMessa
     if not messages or messages[-1].role != "assistant":
         return messages
     flag = target.dialect.prefill_flag
+    if target.dialect.continue_fields:
+        return messages
     if flag:
         return [*messages[:-1], replace(messages[-1], extra={**messages[-1].extra, flag: True})]
     return [*messages, ChatMessage("user", CONTINUE)]
@@ -133,13 +148,19 @@ def _with_prefill(messages: List[ChatMessage], target: Target) -> List[ChatMessa
 # --- one turn ------------------------------------------------------------------------------------------------
 
 
-def _system(blocks: Iterable[Block], notes: Notes) -> List[ChatMessage]:
+def _system(blocks: Sequence[Block], target: Target, notes: Notes) -> List[ChatMessage]:
     """Return one system message, or none. Claude Code's attribution line changes per request: prefix caches."""
-    texts = [_without_attribution(block.text) for block in blocks if isinstance(block, TextBlock)]
-    text = "\n\n".join(text for text in texts if text.strip())
-    if any(not isinstance(block, TextBlock) for block in blocks):
+    texts = [replace(block, text=_without_attribution(block.text)) for block in blocks if isinstance(block, TextBlock)]
+    if len(texts) < len(blocks):
         notes.drop("system blocks that are not text")
-    return [ChatMessage("system", text)] if text else []
+    parts = parts_of(texts, target, notes)
+    if not parts:
+        return []
+    return [ChatMessage("system", parts if _has_breakpoint(parts) else join_text(parts, "\n\n"))]
+
+
+def _has_breakpoint(parts: Sequence[Json]) -> bool:
+    return any("cache_control" in part for part in parts)
 
 
 def _without_attribution(text: str) -> str:
@@ -148,6 +169,8 @@ def _without_attribution(text: str) -> str:
 
 def _assistant(message: Message, target: Target, notes: Notes) -> Optional[ChatMessage]:
     pattern = target.dialect.tool_id_pattern
+    has_calls = any(isinstance(block, ToolUseBlock) for block in message.content)
+    returned = give_back(message.content, target.model, has_calls)
     texts: List[str] = []
     calls: List[ToolCall] = []
     for block in message.content:
@@ -157,22 +180,22 @@ def _assistant(message: Message, target: Target, notes: Notes) -> Optional[ChatM
             texts.append(text_of_other(block, notes))
         elif isinstance(block, ToolUseBlock):
             name = ToolNames.to_provider(block.name)
-            calls.append(ToolCall(provider_tool_id(block.id, pattern), name, dump(block.input)))
-    content = "".join(text for text in texts if text.strip())
-    if not content and not calls:
+            state = call_fields(_carried(block.id, returned), not calls, target.model)
+            calls.append(ToolCall(provider_tool_id(block.id, pattern), name, dump(block.input), state))
+    text = "".join(text for text in texts if text.strip())
+    if not text and not calls:
         return None
-    return ChatMessage("assistant", content or None, tuple(calls), extra=_reasoning(message, bool(calls), target))
+    content: Union[str, List[Json], None] = text or (None if target.dialect.null_content else "")
+    if returned.parts:
+        content = [*returned.parts, *([text_part(text)] if text else [])]
+    return ChatMessage("assistant", content, tuple(calls), extra=returned.fields)
 
 
-def _reasoning(message: Message, has_calls: bool, target: Target) -> Json:
-    """Return the reasoning in the provider's field; never as visible text, models would copy it into answers."""
-    name = target.dialect.reasoning_field
-    if name is None:
-        return {}
-    text = "".join(block.thinking for block in message.content if isinstance(block, ThinkingBlock))
-    if not text and has_calls and target.dialect.needs_reasoning:
-        text = _FILLER
-    return {name: text} if text else {}
+def _carried(tool_id: str, returned: Returned) -> Optional[Json]:
+    """Return the state of a call: from a thinking block, else from the id itself."""
+    signature = unseal_id(tool_id)[1]
+    in_id = {"extra_content": {"google": {"thought_signature": signature}}} if signature else None
+    return returned.calls.get(tool_id) or in_id
 
 
 def _user(message: Message, calls: Sequence[str], target: Target, notes: Notes) -> List[ChatMessage]:
@@ -194,7 +217,10 @@ def _user(message: Message, calls: Sequence[str], target: Target, notes: Notes) 
         elif block.tool_use_id not in calls:  # its call was trimmed from the history
             text, media = _result(block, target, notes)
             parts += [text_part(f"[tool result {block.tool_use_id}]\n{text}"), *media]
-    return [*answers, ChatMessage("user", simplify(parts, target))] if parts else answers
+    if not parts:
+        return answers
+    between = [ChatMessage("assistant", UNDERSTOOD)] if answers and target.dialect.needs_turn_after_tool else []
+    return [*answers, *between, ChatMessage("user", simplify(parts, target))]
 
 
 def _result(block: ToolResultBlock, target: Target, notes: Notes) -> Tuple[str, List[Json]]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Dict, FrozenSet, Optional, Tuple
+from typing import FrozenSet, Tuple
 
 from ..anthropic import MessagesRequest, ToolResultBlock, ToolUseBlock
 from ..config.schema import Model
 from ..openai import ChatRequest
 from .content import Notes, Target
+from .effort import effort_fields
 from .ids import ToolNames
 from .messages import translate_messages
-from .tools import translate_choice, translate_tools
-
-Json = Dict[str, Any]
+from .options import format_fields, format_instruction, identity_fields, length_fields, sampling_fields
+from .tools import current_tools, translate_choice, translate_tools
 
 # Request fields without a counterpart at other providers; left out in silence, clients send them always.
 IGNORED_FIELDS = frozenset(
     """
     model messages max_tokens system tools tool_choice stream temperature top_p top_k stop_sequences
-    thinking output_config metadata context_management safeguards service_tier speed container inference_geo
-    diagnostics user_profile_id workspace_id fallbacks fallback_credit_token billing_policy cache_control mcp_servers
+    thinking output_config output_format metadata context_management safeguards service_tier speed container
+    inference_geo diagnostics user_profile_id workspace_id fallbacks fallback_credit_token billing_policy
+    cache_control mcp_servers
     """.split()  # noqa: SIM905 - a list of one word a line says no more
 )
 
@@ -31,6 +33,8 @@ class Translated:
 
     chat: ChatRequest
     tool_names: ToolNames
+    has_fence: bool
+    """Whether a JSON answer may come in a Markdown fence: the schema was only asked for in words."""
     dropped: Tuple[str, ...]
 
 
@@ -45,35 +49,29 @@ def translate_request(request: MessagesRequest, model: Model, *, output_limit: i
         InvalidRequest: the request needs something that only Anthropic has.
     """
     dialect, notes = model.dialect, Notes()
-    target = Target(dialect, model.takes_images)
+    target = Target(model, keeps_cache_control=bool(re.search(dialect.keeps_cache_control, model.name.lower())))
     tools = translate_tools(request, dialect, notes)
-    choice = translate_choice(request.tool_choice, dialect, tools, notes)
-    options = {**_sampling(request, model, notes), **_length(request, model, output_limit), **choice}
+    choice, demand = translate_choice(request.tool_choice, dialect, tools, notes)
+    instructions = [format_instruction(request, model), demand]
+    options = {
+        **sampling_fields(request, model, notes),
+        **length_fields(request, model, output_limit),
+        **choice,
+        **effort_fields(request, model, bool(tools)),
+        **format_fields(request, model),
+        **identity_fields(request, model),
+    }
     if stream and dialect.takes_stream_options:
         options["stream_options"] = {"include_usage": True}
+    messages = translate_messages(request, target, notes, [text for text in instructions if text])
+    if messages[-1].role == "assistant":
+        options.update(dialect.continue_fields)
     options.update(model.extra_body)
     for name in sorted(set(request.raw) - IGNORED_FIELDS):
         notes.drop(f"unknown field {name!r}")
-    chat = ChatRequest(model.name, tuple(translate_messages(request, target, notes)), tuple(tools), options, stream)
-    return Translated(chat, ToolNames(tool.name for tool in request.tools), tuple(notes.dropped))
-
-
-def _length(request: MessagesRequest, model: Model, output_limit: int) -> Json:
-    asked = request.max_tokens if request.max_tokens is not None else output_limit
-    options: Json = {model.dialect.max_tokens_field: min(asked, output_limit)}
-    stops = [stop for stop in request.stop_sequences if stop.strip()][: model.dialect.max_stop_sequences]
-    return {**options, "stop": stops} if stops else options
-
-
-def _sampling(request: MessagesRequest, model: Model, notes: Notes) -> Json:
-    temperature = model.temperature if model.temperature is not None else request.temperature
-    options: Dict[str, Optional[Any]] = {"temperature": temperature, "top_p": request.top_p}
-    if model.dialect.takes_top_k:
-        options["top_k"] = request.top_k
-    elif request.top_k is not None:
-        notes.drop("top_k: the provider has no such parameter")
-    options["reasoning_effort"] = model.reasoning_effort
-    return {name: value for name, value in options.items() if value is not None}
+    chat = ChatRequest(model.name, tuple(messages), tuple(tools), options, stream)
+    names = ToolNames(tool.name for tool in current_tools(request))
+    return Translated(chat, names, has_fence=bool(instructions[0]), dropped=tuple(notes.dropped))
 
 
 def used_tool_ids(request: MessagesRequest) -> FrozenSet[str]:

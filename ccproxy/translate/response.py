@@ -30,6 +30,14 @@ STOP_REASONS: Dict[str, str] = {
 FAILED = frozenset({"insufficient_system_resource", "network_error", "error", "abort"})
 
 
+_MALFORMED = ("MALFORMED", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE")
+
+
+def is_malformed(finish_reason: Optional[str]) -> bool:
+    """Whether Gemini could not make sense of its own tool call; there is usually no content then."""
+    return any(word in (finish_reason or "") for word in _MALFORMED)
+
+
 def stop_reason(finish_reason: Optional[str], has_tool_use: bool) -> str:
     """Return Anthropic's stop reason.
 

@@ -15,9 +15,10 @@ A completion that was not streamed is one chunk, so ``fold`` of these events is 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import List, Optional, Set, Tuple
+from typing import DefaultDict, List, Optional, Set, Tuple
 
 from .. import partial_json
 from ..errors import ApiError, ProviderError
@@ -30,6 +31,7 @@ from ..message import (
     MessageDelta,
     MessageStart,
     MessageStop,
+    SignatureDelta,
     TextDelta,
     ThinkingDelta,
     Usage,
@@ -39,10 +41,12 @@ from ..message import (
 )
 from ..openai import Chunk, Json, Piece, ToolCallDelta, dump
 from ..provider.dialects import GENERIC, Dialect
-from .failure import error_in_stream
+from .envelope import seal_id
+from .failure import Target, error_in_stream
 from .ids import ToolNames, client_tool_id
-from .response import FAILED, MAX_TOKENS, REFUSAL, stop_reason, translate_usage
-from .text import StopMatcher, TagSplitter
+from .reasoning import ReasoningState
+from .response import FAILED, MAX_TOKENS, REFUSAL, is_malformed, stop_reason, translate_usage
+from .text import FenceStripper, HalfJoiner, StopMatcher, TagSplitter
 from .toolcalls import Call, ToolCalls
 
 
@@ -63,6 +67,11 @@ class ReplyContext:
     window: Optional[int] = None
     """The model's context window in tokens, when it is known."""
     dialect: Dialect = GENERIC
+    provider: str = ""
+    model_name: str = ""
+    """Who answers, for the state that must return there."""
+    hides_thinking: bool = False
+    has_fence: bool = False
 
 
 class Phase(Enum):
@@ -93,10 +102,13 @@ class StreamTranslator:
         self._out: List[Event] = []
         self._calls = ToolCalls()
         self._tool_ids: Set[str] = set(context.used_tool_ids)
+        self._fence = FenceStripper() if context.has_fence else None
         self._stops = StopMatcher(context.stop_sequences)
+        self._halves: DefaultDict[str, HalfJoiner] = defaultdict(HalfJoiner)
         self._tags = TagSplitter(context.dialect.think_tag) if context.dialect.think_tag else None
         self._blank = ""  # whitespace that opens no text block of its own
         self._deferred: List[Piece] = []  # text that came in the middle of a call's arguments
+        self._reasoning = ReasoningState(context.provider, context.model_name)
         self._usage: Optional[Json] = None
         self._finish_reason: Optional[str] = None
         self._stop_sequence: Optional[str] = None
@@ -128,12 +140,18 @@ class StreamTranslator:
         if self._phase is Phase.ENDED:
             return []
         if chunk.error is not None:
-            raise error_in_stream(chunk.error)
+            context = self._context
+            raise error_in_stream(
+                chunk.error,
+                Target(context.provider or "the provider", context.model_name, context.window, context.input_tokens),
+            )
         self._start()
         self._has_choice = self._has_choice or chunk.has_choice
         self._usage = chunk.usage or self._usage
+        if chunk.state or chunk.reasoning_field:
+            self._reasoning.add(chunk.state, chunk.reasoning_field)
         for piece in chunk.pieces:
-            self._piece(piece)
+            self._piece(Piece(piece.kind, self._halves[piece.kind].feed(piece.text)))
         for delta in chunk.tool_calls:
             self._tool_call(delta)
         if self._deferred and not self._is_writing_call:
@@ -156,14 +174,18 @@ class StreamTranslator:
             raise ProviderError("the provider's answer was empty")
         if not (is_done or self._finish_reason is not None or self._is_stopped):
             raise ProviderError("the provider closed the stream before finishing")
-        if self._finish_reason in FAILED:
+        if self._finish_reason in FAILED or (not self._blocks and is_malformed(self._finish_reason)):
             raise ProviderError(f"the provider gave up: finish_reason {self._finish_reason!r}", status=529)
         self._start()
+        for kind in list(self._halves):
+            self._piece(Piece(kind, self._halves[kind].finish()))
         self._flush_text()
         self._flush_calls()
         self._close()
         self._send_deferred()
         self._flush_text()
+        if self._reasoning.is_pending and (self._tool_blocks or not self._blocks):
+            self._carry_reasoning()
         self._close()
         if not self._blocks:  # clients take a message without any block for a failure
             self._switch(OpenBlock("text", self._blocks), text_block())
@@ -204,12 +226,16 @@ class StreamTranslator:
         if self._open.call is not None:
             self._complete_arguments(self._open.index, self._open.call)
             self._open.call.is_closed = True
+        elif self._open.kind == "thinking":
+            self._out.append(SignatureDelta(self._open.index, self._reasoning.take()))
         self._out.append(BlockStop(self._open.index))
         self._open = None
 
     # --- text and thinking -----------------------------------------------------------------------------------
 
     def _piece(self, piece: Piece) -> None:
+        if not piece.text:
+            return
         if self._is_writing_call:
             self._deferred.append(piece)
             return
@@ -237,18 +263,30 @@ class StreamTranslator:
     def _thinking(self, text: str) -> None:
         if self._is_stopped:
             return
+        self._flush_stops()
         if self._open is None or self._open.kind != "thinking":
-            self._flush_stops()
             self._flush_calls()
             self._switch(OpenBlock("thinking", self._blocks), thinking_block())
         assert self._open is not None
         self._output_characters += len(text)
-        self._out.append(ThinkingDelta(self._open.index, text))
+        if self._context.hides_thinking:
+            self._reasoning.hide(text)
+        else:
+            self._out.append(ThinkingDelta(self._open.index, text))
+
+    def _carry_reasoning(self) -> None:
+        """Open an empty thinking block for state that no open one can carry; its signature comes when it closes.
+
+        After visible text nothing is carried: older clients read the last block as the answer, and only tool turns
+        need the state.
+        """
+        if self._open is None or self._open.kind != "thinking":
+            self._switch(OpenBlock("thinking", self._blocks), thinking_block())
 
     def _text(self, text: str) -> None:
         if self._is_stopped:
             return
-        certain, matched = self._stops.feed(text)
+        certain, matched = self._stops.feed(self._fence.feed(text) if self._fence else text)
         self._certain_text(certain)
         if matched is not None:
             self._stop_sequence = matched
@@ -262,6 +300,8 @@ class StreamTranslator:
                 return
             self._blank = ""
             self._flush_calls()
+            if self._reasoning.is_pending:
+                self._carry_reasoning()
             self._switch(OpenBlock("text", self._blocks), text_block())
         if text:
             assert self._open is not None
@@ -278,6 +318,8 @@ class StreamTranslator:
     def _flush_text(self) -> None:
         if self._tags is not None:
             self._split(self._tags.finish())
+        if self._fence is not None:
+            self._certain_text(self._fence.finish())
         self._flush_stops()
 
     # --- tool calls ------------------------------------------------------------------------------------------
@@ -286,19 +328,20 @@ class StreamTranslator:
         if self._is_stopped:
             return
         call = self._calls.add(delta)
+        if delta.state and call.client_id:  # the signature came after its call was opened
+            self._reasoning.add_call(call.client_id, delta.state)
         if call.is_closed or (self._context.is_single_call and call is not self._calls.all[0]):
             return
         if self._open is None or self._open.call is None:
             self._flush_text()
-        self._open_next_call()
         if self._open is not None and self._open.call is call:
             self._send_arguments(self._open.index, call)
-            self._open_next_call()
+        self._open_next_call()
 
     def _open_next_call(self) -> None:
         """Open the first waiting call, unless another one is still being written."""
         waiting = self._waiting_calls()
-        if waiting and not self._is_writing_call:
+        if waiting and self._may_open_call:
             self._open_call(waiting[0])
 
     @property
@@ -307,17 +350,37 @@ class StreamTranslator:
         call = self._open.call if self._open is not None else None
         return call is not None and bool(call.arguments.strip()) and not call.is_complete
 
+    @property
+    def _may_open_call(self) -> bool:
+        """Whether no call is open, or a whole one: one without arguments so far may still get them."""
+        call = self._open.call if self._open is not None else None
+        return call is None or call.is_complete
+
     def _waiting_calls(self) -> List[Call]:
         current = self._open.call if self._open is not None else None
         candidates = self._calls.all[:1] if self._context.is_single_call else self._calls.all
         return [call for call in candidates if call.name and not call.is_closed and call is not current]
 
     def _open_call(self, call: Call) -> None:
+        provider_id = call.provider_id or f"toolu_{self._context.message_id[4:]}_{self._blocks}"
+        tool_id = client_tool_id(provider_id, self._tool_ids)
+        if call.state:
+            tool_id = self._carried_by(tool_id, call.state)
+        if self._reasoning.is_pending:
+            self._carry_reasoning()
         index = self._blocks
-        tool_id = client_tool_id(call.provider_id or f"toolu_{self._context.message_id[4:]}_{index}", self._tool_ids)
+        call.client_id = tool_id
         block = tool_use_block(tool_id, self._context.tool_names.to_client(call.name))
         self._switch(OpenBlock("tool_use", index, call), block)
         self._send_arguments(index, call)
+
+    def _carried_by(self, tool_id: str, state: Json) -> str:
+        """Hand a call's state to the thinking block before it and, where a call without is refused, to its id."""
+        if self._context.dialect.needs_signature:
+            signature = (state["extra_content"].get("google") or {}).get("thought_signature")
+            tool_id = seal_id(tool_id, signature) if isinstance(signature, str) else tool_id
+        self._reasoning.add_call(tool_id, state)
+        return tool_id
 
     def _send_arguments(self, index: int, call: Call) -> None:
         fragment = call.arguments[call.sent :]
@@ -335,6 +398,8 @@ class StreamTranslator:
 
     def _complete_arguments(self, index: int, call: Call) -> None:
         """Make the sent arguments strict JSON, as far as what is already sent allows."""
+        call.end()
+        self._send_arguments(index, call)
         if not call.sent:
             self._out.append(InputJsonDelta(index, dump(partial_json.repair(call.arguments))))
         elif not call.is_complete and not self._is_cut_by_length:

@@ -7,6 +7,36 @@ from typing import List, Optional, Sequence, Tuple
 from ..openai import Piece
 
 
+class HalfJoiner:
+    """Joins characters whose two UTF-16 halves came in two pieces; a half that stays alone becomes U+FFFD."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """Return the text that is whole."""
+        if not self._held and text.isascii():
+            return text
+        text = self._held + text
+        self._held = ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        return _without_halves(text)
+
+    def finish(self) -> str:
+        """Return what replaces a half that stayed alone."""
+        held, self._held = self._held, ""
+        return "\ufffd" if held else ""
+
+
+def _without_halves(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 class TagSplitter:
     """Splits ``<think>...</think>`` at the start of the content off as reasoning; later tags are text."""
 
@@ -43,6 +73,40 @@ class TagSplitter:
         """Return what was held."""
         held, self._held = self._held, ""
         return [Piece("thinking" if self._state == "inside" else "text", held)] if held else []
+
+
+class FenceStripper:
+    """Takes a Markdown fence off JSON that was only asked for in words."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "start"  # start, fenced, plain
+
+    def feed(self, text: str) -> str:
+        """Return the text that is certainly no part of a fence."""
+        if self._state == "plain":
+            return text
+        self._held += text
+        if self._state == "start":
+            start = self._held.lstrip()
+            if start.startswith("```"):
+                _, newline, rest = start.partition("\n")
+                if not newline:
+                    return ""
+                self._state, self._held = "fenced", rest
+            elif "```".startswith(start):
+                return ""
+            else:
+                self._state = "plain"
+                return self.finish()
+        keep = len(self._held) - len(self._held.rstrip().rstrip("`").rstrip())
+        certain, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return certain
+
+    def finish(self) -> str:
+        """Return what was held, without the closing fence."""
+        held, self._held = self._held, ""
+        return held.replace("```", "").rstrip() if self._state == "fenced" else held
 
 
 class StopMatcher:

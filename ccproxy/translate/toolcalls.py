@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import List, Optional
 
 from .. import partial_json
-from ..openai import ToolCallDelta
+from ..openai import Json, ToolCallDelta
+from .text import HalfJoiner
 
 
 @dataclass
@@ -17,8 +18,12 @@ class Call:
     provider_id: str
     name: str
     arguments: str = ""
+    state: Json = field(default_factory=dict)
+    client_id: str = ""
     sent: int = 0
     is_closed: bool = False
+    pieces: int = 0
+    _halves: HalfJoiner = field(default_factory=HalfJoiner)
 
     @property
     def is_complete(self) -> bool:
@@ -29,9 +34,22 @@ class Call:
     def is_live(self) -> bool:
         """Whether the arguments can be passed on as they come: they begin like the object they must be.
 
-        Everything else (``null``, an object in a string, text) is collected and repaired at the end.
+        Everything else is repaired at the end: ``null``, an object in a string, text, and an object that comes in
+        one piece and cannot be parsed.
         """
-        return self.arguments.lstrip().startswith("{")
+        if not self.arguments.lstrip().startswith("{"):
+            return False
+        return self.sent > 0 or self.pieces > 1 or self.is_complete or not self.arguments.rstrip().endswith("}")
+
+    def add_arguments(self, text: str) -> None:
+        """Take in a fragment."""
+        text = self._halves.feed(text)
+        self.pieces += bool(text)
+        self.arguments += text
+
+    def end(self) -> None:
+        """Take the arguments for whole."""
+        self.arguments += self._halves.finish()
 
 
 class ToolCalls:
@@ -48,8 +66,9 @@ class ToolCalls:
             self.all.append(call)
         call.provider_id = call.provider_id or delta.id
         call.name = call.name or delta.name
+        call.state = delta.state or call.state
         if not (call.is_closed and not delta.arguments.strip()):
-            call.arguments += delta.arguments
+            call.add_arguments(delta.arguments)
         return call
 
     def _find(self, delta: ToolCallDelta) -> Optional[Call]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..anthropic import MessagesRequest, Tool, ToolChoice
+from ..anthropic import MessagesRequest, OtherBlock, Tool, ToolChoice, read_tool
 from ..errors import InvalidRequest
 from ..provider.dialects import Dialect
 from .content import Notes
 from .ids import ToolNames
+from .schema import clean_schema, fits_strict
 
 Json = Dict[str, Any]
 
@@ -87,55 +88,69 @@ def translate_tools(request: MessagesRequest, dialect: Dialect, notes: Notes) ->
     Raises:
         InvalidRequest: a tool that nobody could run, or more tools than the provider takes.
     """
-    tools = [function for tool in request.tools for function in _function(tool, notes)]
+    tools = [function for tool in current_tools(request) for function in _function(tool, dialect, notes)]
     if request.tools and not tools:
         names = ", ".join(tool.type for tool in request.tools)
         raise InvalidRequest(f"tools: {names}: this provider has no such server tool")
     choice = request.tool_choice
-    if choice and choice.type == "tool" and choice.name not in {tool.name for tool in request.tools if _is_sent(tool)}:
+    if (
+        choice
+        and choice.type == "tool"
+        and choice.name not in {tool.name for tool in current_tools(request) if _function(tool, dialect, Notes())}
+    ):
         raise InvalidRequest(f"tool_choice.name: {choice.name!r} is not a tool this provider can be given")
     if dialect.max_tools is not None and len(tools) > dialect.max_tools:
         raise InvalidRequest(f"tools: {len(tools)} tools, the provider takes at most {dialect.max_tools}")
     return tools
 
 
-def _is_sent(tool: Tool) -> bool:
-    return bool(_function(tool, Notes()))
+def current_tools(request: MessagesRequest) -> List[Tool]:
+    """Return the tools after what the conversation added and removed; deferred ones are sent at once."""
+    tools = {tool.name or tool.type: tool for tool in request.tools}
+    for message in request.messages:
+        for block in message.content:
+            if isinstance(block, OtherBlock) and block.type == "tool_removal":
+                tools.pop(str(block.raw.get("tool_name") or block.raw.get("name")), None)
+            elif isinstance(block, OtherBlock) and block.type == "tool_addition":
+                definition = block.raw.get("tool_definition")
+                added = definition.get("definition") if isinstance(definition, dict) else None
+                if isinstance(added, dict) and isinstance(added.get("name"), str):
+                    tools[added["name"]] = read_tool(added, "tool_addition.")
+    return list(tools.values())
 
 
-def _function(tool: Tool, notes: Notes) -> List[Json]:
+def _function(tool: Tool, dialect: Dialect, notes: Notes) -> List[Json]:
     if tool.input_schema is not None:
-        return [_entry(tool.name, tool.description, clean_schema(tool.input_schema))]
+        is_strict = bool(tool.raw.get("strict")) and dialect.takes_strict and fits_strict(tool.input_schema)
+        return [_entry(tool.name, tool.description, clean_schema(tool.input_schema, dialect.name), dialect, is_strict)]
     typed = next((row for row in TYPED_TOOLS if tool.type.startswith(row.prefix)), None)
     if typed is not None:
-        return [_entry(tool.name, tool.description or typed.description, typed.parameters)]
+        return [_entry(tool.name, tool.description or typed.description, typed.parameters, dialect)]
     if tool.type.startswith(_SERVER_TOOLS):
         notes.drop(f"server tool {tool.type!r}")
         return []
     raise InvalidRequest(f"tools: {tool.type!r} cannot be used through this proxy")
 
 
-def _entry(name: str, description: str, parameters: Json) -> Json:
+def _entry(name: str, description: str, parameters: Json, dialect: Dialect, is_strict: bool = False) -> Json:
     function: Json = {"name": ToolNames.to_provider(name)}
     if description:
-        function["description"] = description
-    return {"type": "function", "function": {**function, "parameters": parameters}}
+        function["description"] = description[: dialect.max_tool_description]
+    function["parameters"] = parameters
+    return {"type": "function", "function": {**function, "strict": True} if is_strict else function}
 
 
-def clean_schema(schema: Json) -> Json:
-    """Return a schema whose root is an object, without the keywords that no provider reads and some refuse."""
-    cleaned = {key: value for key, value in schema.items() if key not in ("$schema", "$id", "$comment")}
-    cleaned.setdefault("type", "object")
-    if cleaned["type"] == "object":
-        cleaned.setdefault("properties", {})
-    return cleaned
+def translate_choice(
+    choice: Optional[ToolChoice], dialect: Dialect, tools: List[Json], notes: Notes
+) -> Tuple[Json, str]:
+    """Return the request fields for a tool choice, and the words that stand for it where it cannot be forced.
 
-
-def translate_choice(choice: Optional[ToolChoice], dialect: Dialect, tools: List[Json], notes: Notes) -> Json:
-    """Return the request fields for a tool choice. ``tools`` loses the tools a forced choice rules out."""
+    ``tools`` loses the tools a forced choice rules out where the provider takes no name.
+    """
     if choice is None or not tools:
-        return {}
+        return {}, ""
     fields: Json = {}
+    demand = ""
     if choice.type == "tool" and dialect.tool_choice_takes_name:
         fields["tool_choice"] = {"type": "function", "function": {"name": ToolNames.to_provider(choice.name)}}
     elif choice.type in ("any", "tool"):
@@ -144,9 +159,10 @@ def translate_choice(choice: Optional[ToolChoice], dialect: Dialect, tools: List
             tools[:] = [tool for tool in tools if tool["function"]["name"] == wanted]
         fields["tool_choice"] = dialect.tool_choice_any
         if dialect.tool_choice_any == "auto":
-            notes.drop("tool_choice: the provider cannot be forced to call a tool")
+            demand = "Answer with a tool call" + (f" of {tools[0]['function']['name']}." if len(tools) == 1 else ".")
+            notes.drop("tool_choice: the provider cannot be forced to call a tool, it is asked to")
     elif choice.type == "auto" or dialect.takes_tool_choice_none:
         fields["tool_choice"] = choice.type
     if choice.disable_parallel_tool_use and dialect.takes_parallel_tool_calls:
         fields["parallel_tool_calls"] = False
-    return fields
+    return fields, demand

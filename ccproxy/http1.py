@@ -1,0 +1,152 @@
+"""HTTP/1.1 messages, strictly: request heads and chunk sizes from their bytes, response heads to bytes.
+
+RFC 9112, without its leniencies: whatever two implementations could read in two ways is refused, so that nothing can
+be smuggled past a proxy in front.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Dict, List, Mapping, Optional
+from urllib.parse import urlsplit
+
+from .errors import ApiError, InvalidRequest
+
+MAX_LINE = 8192
+MAX_HEAD = 32768
+MAX_FIELDS = 100
+MAX_CHUNK_LINE = 256
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r\n")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.~-]*)(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A request's line and header fields; names are in lower case."""
+
+    method: str
+    target: str
+    is_http_1_0: bool
+    headers: Mapping[str, str]
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow; HTTP/1.0 connections end with their answer."""
+        words = [word.strip().lower() for word in self.headers.get("connection", "").split(",")]
+        return not self.is_http_1_0 and "close" not in words
+
+
+def parse_head(lines: List[bytes]) -> Head:
+    """Read a head, given its lines as they came, the blank one left out.
+
+    Raises:
+        ApiError: with the status that tells what is wrong.
+    """
+    match = _REQUEST_LINE.fullmatch(_line(lines[0]))
+    if match is None:
+        raise InvalidRequest("the request line is not METHOD TARGET HTTP/1.1")
+    if match[3] != b"1":
+        raise ApiError(f"HTTP/{match[3].decode()}.{match[4].decode()} is not spoken here, only 1.1", status=505)
+    if len(lines) - 1 > MAX_FIELDS:
+        raise ApiError(f"more than {MAX_FIELDS} header fields", status=431)
+    headers = _fields(lines[1:])
+    method, target, is_http_1_0 = match[1].decode(), match[2].decode(), match[4] == b"0"
+    if method not in METHODS:
+        raise ApiError(f"{method} is not a method known here", status=501)
+    _check_host(headers, target, is_http_1_0)
+    return Head(method, target, is_http_1_0, headers)
+
+
+def _line(raw: bytes) -> bytes:
+    if not raw.endswith(b"\r\n"):
+        raise InvalidRequest("a line of the head does not end with CRLF")
+    return raw[:-2]
+
+
+_ONCE = frozenset({"host", "content-length", "transfer-encoding", "authorization", "x-api-key", "content-encoding"})
+
+
+def _fields(lines: List[bytes]) -> Dict[str, str]:
+    headers: Dict[str, str] = {}
+    for raw in lines:
+        match = _FIELD.fullmatch(_line(raw))
+        if match is None:
+            raise InvalidRequest("a header line is not NAME: VALUE")
+        name, value = match[1].decode().lower(), match[2].decode("latin-1").strip(" \t")
+        if name in headers and name in _ONCE:
+            raise InvalidRequest(f"{name}: is there twice")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _check_host(headers: Mapping[str, str], target: str, is_http_1_0: bool) -> None:
+    host = headers.get("host")
+    if host is None and not is_http_1_0:
+        raise InvalidRequest("host: missing")
+    if host is not None and not _HOST.fullmatch(host):
+        raise InvalidRequest("host: malformed")
+    if target.startswith("/") or target == "*":
+        return
+    try:
+        authority = urlsplit(target).netloc
+    except ValueError:
+        authority = ""
+    if not target.lower().startswith("http://") or not authority or authority != host:
+        raise InvalidRequest("this is no forward proxy: the target must be a path here")
+
+
+def content_length(headers: Mapping[str, str]) -> Optional[int]:
+    """Return the length of the body, or None when it comes in chunks.
+
+    Raises:
+        ApiError: the framing is not certain.
+    """
+    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+    if coding is not None:
+        if length is not None:
+            raise InvalidRequest("content-length and transfer-encoding exclude each other")
+        if coding.lower() != "chunked":
+            raise ApiError("transfer-encoding: only chunked is understood", status=501)
+        return None
+    if length is None:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,18}", length, re.ASCII):
+        raise InvalidRequest("content-length: not a number")
+    return int(length)
+
+
+def chunk_size(line: bytes) -> int:
+    """Read the line before a chunk; extensions are ignored.
+
+    Raises:
+        InvalidRequest: it is no chunk size.
+    """
+    match = _CHUNK_SIZE.fullmatch(line)
+    if match is None:
+        raise InvalidRequest("chunked body: a chunk size cannot be read")
+    return int(match[1], 16)
+
+
+def phrase(status: int) -> str:
+    """Return the reason phrase; 529 is Anthropic's own."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Overloaded" if status == 529 else "Error"
+
+
+def field_value(text: str) -> str:
+    """Return text as a header value: printable ASCII, bounded."""
+    return re.sub(r"[^\x20-\x7e]", "?", text)[:1000]
+
+
+def encode_head(status: int, headers: Mapping[str, str]) -> bytes:
+    """Return a response's status line and header section."""
+    lines = [f"HTTP/1.1 {status} {phrase(status)}", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

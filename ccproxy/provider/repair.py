@@ -1,0 +1,156 @@
+"""Requests a provider refuses for one field: mended once, and remembered per model, so that one request pays for it.
+
+A repair is a pure function of the request body. Texts are those that providers were seen to answer with status 400.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any, Callable, Dict, List, Match, Optional, Tuple
+
+from ..translate.reasoning import FILLER, SKIP_SIGNATURE
+from ..translate.schema import clean_schema
+
+Json = Dict[str, Any]
+Repair = Callable[[Json], Json]
+
+_DROPPABLE = "temperature|top_p|top_k|stop|parallel_tool_calls|stream_options|reasoning_effort|response_format|thinking"
+_DROPPABLE += "|prompt_cache_key|safety_identifier|chat_template_kwargs|thinking_budget|enable_thinking|reasoning"
+_REFUSED = (
+    r"not support|unsupported|unrecogni[sz]ed|extra inputs|extra_forbidden|unknown|not permitted|invalid|does not allow"
+)
+
+
+def _without(*names: str) -> Repair:
+    return lambda body: {key: value for key, value in body.items() if key not in names}
+
+
+def _renamed(old: str, new: str) -> Repair:
+    return lambda body: {(new if key == old else key): value for key, value in body.items()}
+
+
+def _clamped(limit: int) -> Repair:
+    def clamp(body: Json) -> Json:
+        limits: Json = {
+            name: min(body[name], limit) for name in ("max_tokens", "max_completion_tokens") if name in body
+        }
+        return {**body, **limits}
+
+    return clamp
+
+
+def _each_message(mend: Callable[[Json], Json]) -> Repair:
+    return lambda body: {**body, "messages": [mend(message) for message in body["messages"]]}
+
+
+def _without_reasoning(message: Json) -> Json:
+    dropped = ("reasoning_content", "reasoning", "reasoning_text", "reasoning_details", "reasoning_opaque")
+    return {key: value for key, value in message.items() if key not in dropped}
+
+
+def _with_reasoning(message: Json) -> Json:
+    if message["role"] != "assistant" or not message.get("tool_calls") or message.get("reasoning_content"):
+        return message
+    return {**message, "reasoning_content": FILLER}
+
+
+def _with_signature(message: Json) -> Json:
+    calls = message.get("tool_calls")
+    if not calls or "extra_content" in calls[0]:
+        return message
+    signed = {**calls[0], "extra_content": {"google": {"thought_signature": SKIP_SIGNATURE}}}
+    return {**message, "tool_calls": [signed, *calls[1:]]}
+
+
+def _without_images(message: Json) -> Json:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    note = {"type": "text", "text": "[image omitted: this model has no image input]"}
+    return {**message, "content": [note if part.get("type") == "image_url" else part for part in content]}
+
+
+def _harder_schemas(body: Json) -> Json:
+    tools = []
+    for tool in body.get("tools") or []:
+        function = tool["function"]
+        cleaned = clean_schema(function.get("parameters") or {}, "", is_strict=True)
+        tools.append({**tool, "function": {**function, "parameters": cleaned}})
+    return {**body, "tools": tools} if tools else body
+
+
+def _without_effort(match: Match[str]) -> Repair:
+    if "none" in match.string:
+        return lambda body: {**body, "reasoning_effort": "none"}
+    return _without("reasoning_effort")
+
+
+def _auto_choice(body: Json) -> Json:
+    return {**body, "tool_choice": "auto"} if "tool_choice" in body else body
+
+
+_TO_COMPLETION = _renamed("max_tokens", "max_completion_tokens")
+_TO_PLAIN = _renamed("max_completion_tokens", "max_tokens")
+_LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |of )?|<= ?)(\d+)"
+
+# The first pattern found in the provider's text decides.
+_REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
+    (r"max_tokens.{0,200}max_completion_tokens", lambda _: _TO_COMPLETION),
+    (r"max_completion_tokens.{0,80}(?:unrecogni|unknown|extra|not supp)", lambda _: _TO_PLAIN),
+    (r"max(?:_completion)?_tokens.{0,200}?" + _LIMIT, lambda match: _clamped(int(match[1]))),
+    (r"function tools with reasoning_effort are not supported", _without_effort),
+    (r"reasoning_?effort.{0,80}(?:not support|unsupported)", lambda _: _without("reasoning_effort")),
+    (r"not support.{0,60}reasoning_?effort", lambda _: _without("reasoning_effort")),
+    (r"reasoning_format is not supported", lambda _: _without("reasoning_format")),
+    (r"reasoning_content.{0,120}(?:must be passed back|is missing)", lambda _: _each_message(_with_reasoning)),
+    (r"missing a thought_signature", lambda _: _each_message(_with_signature)),
+    (
+        r"reasoning_(?:content|details).{0,120}(?:unsupp|extra|unkn|not supp)",
+        lambda _: _each_message(_without_reasoning),
+    ),
+    (r"(?:unsupp|extra|unkn).{0,120}reasoning_(?:content|details)", lambda _: _each_message(_without_reasoning)),
+    (r"property.{0,20}reasoning.{0,40}unsupported", lambda _: _each_message(_without_reasoning)),
+    (r"tool_choice.{0,120}(?:incompatible|not support|unsupported|thinking)", lambda _: _auto_choice),
+    (r"unknown name.{0,200}function_declarations", lambda _: _harder_schemas),
+    (r"function_declarations.{0,200}(?:invalid|unknown)", lambda _: _harder_schemas),
+    (r"invalid schema for function", lambda _: _harder_schemas),
+    (r"image_url.{0,80}not support|unknown variant .image_url", lambda _: _each_message(_without_images)),
+    (r"not a vlm|not support image|image input.{0,40}not support", lambda _: _each_message(_without_images)),
+    (rf"(?:{_REFUSED}).{{0,120}}?\b({_DROPPABLE})\b", lambda match: _without(match[1].lower())),
+    (rf"\b({_DROPPABLE})\b.{{0,120}}?(?:{_REFUSED})", lambda match: _without(match[1].lower())),
+)
+
+
+def find_repair(status: int, text: str) -> Optional[Repair]:
+    """Return the repair for a refusal, or None when nothing is known to help."""
+    if status not in (400, 422):
+        return None
+    for pattern, make in _REPAIRS:
+        match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
+        if match:
+            return make(match)
+    return None
+
+
+class Repairs:
+    """The repairs each model needed so far; in memory, shared by all threads."""
+
+    LIMIT = 8
+
+    def __init__(self) -> None:
+        self._known: Dict[Tuple[str, str], List[Repair]] = {}
+        self._known_lock = threading.Lock()
+
+    def apply(self, key: Tuple[str, str], body: Json) -> Json:
+        """Return the body as the model is known to take it."""
+        for repair in self._known.get(key, ()):
+            body = repair(body)
+        return body
+
+    def remember(self, key: Tuple[str, str], repair: Repair) -> None:
+        """Keep a repair that helped."""
+        with self._known_lock:
+            known = self._known.get(key, [])
+            if len(known) < self.LIMIT:
+                self._known[key] = [*known, repair]

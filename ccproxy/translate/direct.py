@@ -1,0 +1,83 @@
+"""Passthrough bodies: the client's own bytes, with only those values replaced that must be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from .envelope import ID_MARK, PREFIX, is_ours, unseal_id
+
+Json = Dict[str, Any]
+_WHITESPACE = " \t\n\r"
+
+
+def direct_body(body: bytes, raw: Json, changes: Mapping[str, Any]) -> bytes:
+    """Return the body for an Anthropic-format provider.
+
+    Args:
+        body: what the client sent, and ``raw`` the same as a value.
+        changes: top-level fields that get another value, such as the model's name.
+    """
+    changes = dict(changes)
+    if PREFIX.encode() in body:
+        changes["messages"] = without_envelopes(raw["messages"])
+    changes = {name: value for name, value in changes.items() if raw.get(name) != value}
+    return replace_members(body, changes) if changes else body
+
+
+def replace_members(body: bytes, changes: Mapping[str, Any]) -> bytes:
+    """Return a JSON object's text with the values of some members replaced, every other byte as it was."""
+    text = body.decode("utf-8-sig")
+    pieces: List[str] = []
+    copied = 0
+    for name, start, end in _members(text):
+        if name in changes:
+            pieces += [text[copied:start], json.dumps(changes[name], ensure_ascii=False)]
+            copied = end
+    return "".join([*pieces, text[copied:]]).encode("utf-8", "surrogatepass")
+
+
+def _members(text: str) -> Iterator[Tuple[str, int, int]]:
+    """Yield each member's name and where its value starts and ends; ``text`` is known to be an object."""
+    decoder = json.JSONDecoder()
+    position = _skip(text, _skip(text, 0) + 1)
+    while text[position] == '"':
+        name, position = decoder.raw_decode(text, position)
+        start = _skip(text, _skip(text, position) + 1)
+        _, end = decoder.raw_decode(text, start)
+        yield name, start, end
+        position = _skip(text, end)
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+
+
+def _skip(text: str, position: int) -> int:
+    while text[position] in _WHITESPACE:
+        position += 1
+    return position
+
+
+def without_envelopes(messages: List[Json]) -> List[Json]:
+    """Return the history without what other providers' turns left in it: Anthropic refuses foreign signatures."""
+    cleaned = []
+    for message in messages:
+        content = message.get("content")
+        if not isinstance(content, list):
+            cleaned.append(message)
+            continue
+        blocks = [_plain_ids(block) for block in content if not _is_foreign(block)]
+        if blocks or not content:
+            cleaned.append({**message, "content": blocks})
+    return cleaned
+
+
+def _is_foreign(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("type") == "thinking" and is_ours(str(block.get("signature") or ""))
+
+
+def _plain_ids(block: Any) -> Any:
+    if not isinstance(block, dict):
+        return block
+    ids: Dict[str, Optional[str]] = {name: block.get(name) for name in ("id", "tool_use_id")}
+    changed = {name: unseal_id(value)[0] for name, value in ids.items() if isinstance(value, str) and ID_MARK in value}
+    return {**block, **changed} if changed else block

@@ -1,0 +1,186 @@
+"""JSON schemas of tools and structured output, without the keywords a provider refuses.
+
+Property names are never changed. A constraint that has to go is said in words in the description instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, FrozenSet, Mapping, Sequence, Tuple
+
+Json = Dict[str, Any]
+
+ALWAYS_DROPPED = frozenset({"$schema", "$id", "$comment"})
+_MAX_DEPTH = 64
+# Of the keywords Gemini refuses, those whose meaning is worth a word.
+_TOLD = ("exclusiveMinimum", "exclusiveMaximum", "pattern", "format", "propertyNames", "not")
+_GEMINI_DROPPED = frozenset(
+    {
+        "additionalProperties",
+        "propertyNames",
+        "patternProperties",
+        "not",
+        "if",
+        "then",
+        "else",
+        "default",
+        "examples",
+        "title",
+        "contentMediaType",
+        "contentEncoding",
+        "unevaluatedProperties",
+        "dependentRequired",
+        "dependentSchemas",
+        "$defs",
+        "definitions",
+        "$anchor",
+        "readOnly",
+        "writeOnly",
+        "deprecated",
+    }
+)
+_DROPPED_BY_DIALECT: Mapping[str, FrozenSet[str]] = {"gemini": _GEMINI_DROPPED}
+_INLINES_REFERENCES = frozenset({"gemini", "mistral"})
+
+
+def object_schema(schema: Json) -> Json:
+    """Return a schema whose root is an object, as function parameters must be."""
+    cleaned = {key: value for key, value in schema.items() if key not in ALWAYS_DROPPED}
+    alternatives = [key for key in ("anyOf", "oneOf", "allOf", "enum", "not") if key in cleaned]
+    if alternatives and cleaned.get("type", "object") == "object":
+        cleaned = _flattened(cleaned, alternatives)
+    cleaned.setdefault("type", "object")
+    if cleaned["type"] == "object":
+        cleaned.setdefault("properties", {})
+    return cleaned
+
+
+def _flattened(schema: Json, alternatives: Sequence[str]) -> Json:
+    """Return one object with the properties of all alternatives: OpenAI refuses a choice at the root."""
+    flat = {key: value for key, value in schema.items() if key not in alternatives}
+    properties: Json = {}
+    for key in ("allOf", "anyOf", "oneOf"):
+        branches = schema.get(key)
+        for branch in branches if isinstance(branches, list) else ():
+            if isinstance(branch, dict) and isinstance(branch.get("properties"), dict):
+                properties.update(branch["properties"])
+                if key == "allOf" and isinstance(branch.get("required"), list):
+                    flat["required"] = [*flat.get("required", []), *branch["required"]]
+    return {**flat, "properties": {**properties, **(flat.get("properties") or {})}}
+
+
+def clean_schema(schema: Json, dialect_name: str, is_strict: bool = False) -> Json:
+    """Return function parameters for a dialect; ``is_strict`` cleans any dialect as hard as Gemini."""
+    root = object_schema(schema)
+    dropped = _GEMINI_DROPPED if is_strict else _DROPPED_BY_DIALECT.get(dialect_name)
+    if is_strict or dialect_name in _INLINES_REFERENCES:
+        definitions = {**_dict(root.get("definitions")), **_dict(root.get("$defs"))}
+        root = _inlined(root, definitions, ())
+    return _reduced(root, dropped) if dropped is not None else root
+
+
+def _dict(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _inlined(value: Any, definitions: Json, path: Tuple[str, ...]) -> Any:
+    """Put referenced schemas in place; one that contains itself becomes any object."""
+    if len(path) > _MAX_DEPTH:
+        return {"type": "object"}
+    if isinstance(value, list):
+        return [_inlined(item, definitions, path) for item in value]
+    if not isinstance(value, dict):
+        return value
+    reference = value.get("$ref")
+    if isinstance(reference, str):
+        name = reference.rpartition("/")[2]
+        rest = {key: item for key, item in value.items() if key != "$ref"}
+        if name in path or not isinstance(definitions.get(name), dict):
+            return {"type": "object", **rest}
+        return {**_inlined(definitions[name], definitions, (*path, name)), **rest}
+    inlined = {}
+    for key, item in value.items():
+        if key == "properties" and isinstance(item, dict):
+            inlined[key] = {name: _inlined(schema, definitions, path) for name, schema in item.items()}
+        elif key not in ("$defs", "definitions"):
+            inlined[key] = _inlined(item, definitions, path)
+    return inlined
+
+
+def _reduced(schema: Any, dropped: FrozenSet[str], depth: int = 0) -> Json:
+    """Return one schema, and all inside it, in the subset of OpenAPI that Gemini reads."""
+    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        return {"type": "object"}
+    schema = _merged_all_of({key: value for key, value in schema.items() if key not in ALWAYS_DROPPED})
+    told = [f"{key} {schema[key]}" for key in _TOLD if key in schema and _is_told(key, schema[key])]
+    out = {key: value for key, value in schema.items() if key not in dropped}
+    _rewrite_keywords(out)
+    for key in ("anyOf",):
+        if isinstance(out.get(key), list):
+            out[key] = [_reduced(item, dropped, depth + 1) for item in out[key]]
+    if isinstance(out.get("properties"), dict):
+        out["properties"] = {name: _reduced(item, dropped, depth + 1) for name, item in out["properties"].items()}
+        if isinstance(out.get("required"), list):
+            out["required"] = [name for name in out["required"] if name in out["properties"]]
+    if out.get("type") == "array":
+        items = out.get("items")
+        out["items"] = _reduced(items, dropped, depth + 1) if isinstance(items, dict) else {"type": "string"}
+    if told:
+        out["description"] = " ".join(filter(None, [str(out.get("description") or ""), f"({'; '.join(told)})"]))
+    return out
+
+
+def _is_told(key: str, value: Any) -> bool:
+    return not (key == "format" and value in ("enum", "date-time"))
+
+
+def _merged_all_of(schema: Json) -> Json:
+    branches = schema.get("allOf")
+    if not isinstance(branches, list):
+        return schema
+    merged = {key: value for key, value in schema.items() if key != "allOf"}
+    for branch in branches:
+        for key, value in _dict(branch).items():
+            if isinstance(value, dict) and isinstance(merged.get(key), dict):
+                merged[key] = {**merged[key], **value}
+            elif key == "required" and isinstance(merged.get(key), list):
+                merged[key] = [*merged[key], *value]
+            else:
+                merged.setdefault(key, value)
+    return merged
+
+
+def _rewrite_keywords(out: Json) -> None:
+    if "const" in out:
+        out["enum"] = [out.pop("const")]
+    for exclusive, inclusive in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        bound = out.pop(exclusive, None)
+        if isinstance(bound, (int, float)) and not isinstance(bound, bool):
+            out.setdefault(inclusive, bound)
+    if "oneOf" in out:
+        out.setdefault("anyOf", out.pop("oneOf"))
+    if isinstance(out.get("type"), list):
+        kinds = [kind for kind in out["type"] if kind != "null"]
+        if "null" in out["type"]:
+            out["nullable"] = True
+        out["type"] = kinds[0] if kinds else "string"
+    if isinstance(out.get("enum"), list):
+        out["enum"] = [str(item) for item in out["enum"] if item is not None and str(item) != ""]
+        out["type"] = "string"
+        if not out["enum"]:
+            del out["enum"]
+    out.pop("pattern", None)
+    if out.get("format") not in ("enum", "date-time"):
+        out.pop("format", None)
+
+
+def fits_strict(schema: Any) -> bool:
+    """Whether a schema is in OpenAI's strict subset: every object closed, every property required."""
+    if isinstance(schema, list):
+        return all(fits_strict(item) for item in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" or "properties" in schema:
+        names = set(_dict(schema.get("properties")))
+        if schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != names:
+            return False
+    return all(fits_strict(value) for value in schema.values())
