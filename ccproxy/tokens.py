@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import logging
+import math
 import re
 import struct
 import threading
@@ -35,8 +36,8 @@ UNKNOWN_IMAGE = 1568
 PDF_PAGE = 2500
 # Typed tools have no schema to count; their prompts are Anthropic's own.
 _TYPED_TOOLS = {"bash_": 325, "text_editor_": 700, "memory_": 900, "computer_": 4500, "browser_": 6600}
-# Long runs without a space make tiktoken slow; above this size a text is counted by its characters.
-_MAX_RUN = re.compile(r"\S{4096}")
+# Long runs without a space make tiktoken slow; above this length they are counted by their characters.
+_MAX_WORD = 512
 _IMAGE_HEAD = 256 * 1024
 
 
@@ -66,12 +67,19 @@ class Counter:
 
     def count(self, text: str) -> int:
         """Return the tokens of ``text``; never raises, whatever the text."""
-        if self._encode is None or _MAX_RUN.search(text):
+        if self._encode is None:
             return characters_estimate(text)
+        apart = 0
+        if len(text) > _MAX_WORD:
+            words = text.split()
+            long = [word for word in words if len(word) > _MAX_WORD]
+            if long:
+                apart = sum(map(characters_estimate, long))
+                text = " ".join(word for word in words if len(word) <= _MAX_WORD)
         try:
-            return len(self._encode(text))
+            return apart + len(self._encode(text))
         except (ValueError, UnicodeError):  # lone surrogates
-            return characters_estimate(text)
+            return apart + characters_estimate(text)
 
 
 def characters_estimate(text: str) -> int:
@@ -163,7 +171,8 @@ def image_tokens(source: Dict[str, Any]) -> int:
         return UNKNOWN_IMAGE
     width, height = size
     scale = min(1.0, 1568 / max(width, height))
-    return min(UNKNOWN_IMAGE, -(-int(width * scale) // 28) * -(-int(height * scale) // 28)) or 1
+    columns, rows = (math.ceil(side * scale / 28) for side in size)
+    return min(UNKNOWN_IMAGE, columns * rows)
 
 
 def image_size(data: str) -> Optional[Tuple[int, int]]:

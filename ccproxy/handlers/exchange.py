@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Union
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..errors import ApiError, ProviderError
 from ..message import BlockStart, Event, MessageDelta, Usage
-from ..openai import Json, dump
+from ..openai import Chunk, Json, dump
 from ..provider.client import Call, ProviderResponse
 from ..provider.repair import find_repair
 from ..routing import Decision
@@ -51,12 +51,11 @@ class Record:
         usage = self.usage or Usage()
         first = f"{self.first_content - self.started:.3f}s" if self.first_content else "-"
         log.info(
-            "%s %s -> %s (%s: %s) in=%d cached=%d out=%d first=%s total=%.3fs %s",
+            "%s %s (%s) -> %s in=%d cached=%d out=%d first=%s total=%.3fs %s",
             self.context.request_id,
             self.decision.rule,
-            self.model.model_id if self.model else "-",
-            self.decision.rule,
             self.decision.reason,
+            self.model.model_id if self.model else "-",
             usage.input_tokens,
             usage.cache_read_input_tokens,
             usage.output_tokens,
@@ -79,13 +78,15 @@ def _check_window(model: Model, input_tokens: int) -> None:
         raise overflow_error(input_tokens, window)
 
 
-def _send(body: Json, model: Model, context: Context, input_tokens: int) -> ProviderResponse:
+def _send(body: Json, model: Model, context: Context, input_tokens: int) -> Union[ProviderResponse, CutShort]:
     """Send a request, mended once when the model refuses a field of it."""
     key = (model.api_base, model.name)
     body = context.repairs.apply(key, body)
     try:
         return context.client.send(_call(body, model, input_tokens), context.config)
     except ProviderError as error:
+        if error.is_output_limit:
+            return CutShort()
         repair = find_repair(error.provider_status, error.detail)
         if repair is None or error.is_overflow or repair(body) == body:
             raise
@@ -101,10 +102,23 @@ def _call(body: Json, model: Model, input_tokens: int) -> Call:
     return Call(model, "/chat/completions", data, headers, input_tokens)
 
 
+class CutShort:
+    """The answer of a model that used up its output limit before it said anything (OpenAI makes it an error)."""
+
+    is_done = True
+
+    def chunks(self) -> Iterator[List[Chunk]]:
+        """Yield the one chunk that ends the answer."""
+        yield [Chunk(has_choice=True, finish_reason="length")]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class Exchange:
     """A model's answer as Messages API events. ``close`` it, whatever happened."""
 
-    def __init__(self, response: ProviderResponse, translator: StreamTranslator) -> None:
+    def __init__(self, response: Union[ProviderResponse, CutShort], translator: StreamTranslator) -> None:
         self.translator = translator
         self._response = response
         self._ready: List[Event] = []

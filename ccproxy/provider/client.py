@@ -6,10 +6,12 @@ import itertools
 import json
 import socket
 import threading
+from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, DefaultDict, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 from urllib.parse import urlsplit
 
 import requests
@@ -29,7 +31,7 @@ MAX_ERROR_BYTES = 256 * 1024
 # requests' default of 10 would open a new connection for every stream beyond it.
 POOL_SIZE = 1000
 MAX_BAD_LINES = 3
-_END_WAIT = 0.05
+_END_WAIT = 0.25
 # Response headers of Anthropic-format providers that clients act on.
 DIRECT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id")
 
@@ -57,7 +59,7 @@ class ProviderClient:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=64, pool_maxsize=POOL_SIZE))
-        self._turn = itertools.count()
+        self._turns: DefaultDict[str, Iterator[int]] = defaultdict(itertools.count)
         self._open: Set[ProviderResponse] = set()
         self._environments: Dict[str, Dict[str, Any]] = {}
         self._environments_lock = threading.Lock()
@@ -82,7 +84,7 @@ class ProviderClient:
                 is_transient=False,
                 headers={"x-should-retry": "false"},
             )
-        key = keys[next(self._turn) % len(keys)] if keys else ""
+        key = keys[next(self._turns[model.api_key_name]) % len(keys)] if keys else ""
         target = Target(model.provider, model.name, model.max_input_tokens, call.input_tokens, tuple(config.secrets))
         with _failures(target):
             response = self._session.post(
@@ -152,8 +154,11 @@ class ProviderResponse:
         wait for a full buffer.
         """
         raw: Any = self._response.raw
-        # urllib3 before 2.1 has no read1 of its own
-        read1 = getattr(raw, "read1", None) or raw._fp.read1
+        encoding = self.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", "", *raw.CONTENT_DECODERS):
+            raise ProviderError(f"the provider's answer is in an unknown content-encoding: {encoding}")
+        # urllib3 before 2.1 has no read1 of its own; nothing is decoded there, and nothing was asked to be encoded
+        read1 = partial(raw.read1, decode_content=True) if hasattr(raw, "read1") else raw._fp.read1
         with _failures(self._target):
             data = read1(READ_SIZE)
             while data:

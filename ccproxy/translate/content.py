@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Set, Union
 
 from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
@@ -11,6 +11,7 @@ from ..config.schema import Model
 from ..errors import InvalidRequest
 from ..openai import dump
 from ..provider.dialects import Dialect
+from .pdf import pdf_text
 
 Json = Dict[str, Any]
 
@@ -107,6 +108,10 @@ def _document(block: DocumentBlock, target: Target, notes: Notes) -> List[Json]:
     if target.dialect.takes_pdf:
         data = f"data:{source.get('media_type')};base64,{source.get('data')}"
         return [{"type": "file", "file": {"filename": title, "file_data": data}}]
+    text = pdf_text(str(source.get("data") or ""))
+    if text is not None:
+        notes.drop("documents: only the text of the PDF is sent")
+        return [text_part(_document_text(replace(block, title=title), text))]
     notes.drop("documents: the provider takes no PDF")
     return [text_part(f'[PDF "{title}" omitted: this model takes no PDF]')]
 

@@ -89,6 +89,7 @@ _OVERFLOWS = tuple(
         r"input is too long for requested model|prompt exceeds max length|total length of all messages is too long",
     )
 )
+_OUTPUT_LIMIT = re.compile(r"could not finish the message because max_tokens or model output limit", re.IGNORECASE)
 # Keys that providers echo: "Incorrect API key provided: sk-...".
 _KEYS = re.compile(
     r"\b(?:sk|pk|rk|gsk|csk|xai|nvapi|hf)[-_][A-Za-z0-9*][A-Za-z0-9_*.-]{7,}"
@@ -113,6 +114,10 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
     overflow = _overflow(text, target)
     if overflow is not None:
         return overflow
+    if _OUTPUT_LIMIT.search(text):
+        error = ProviderError(mask(detail, target.secrets), status=400, is_transient=False)
+        error.is_output_limit = True
+        return error
     rule = next((rule for rule in _RULES if re.search(rule.pattern, text, re.IGNORECASE | re.DOTALL)), None)
     if status == 401 or (rule and rule.status == 401):
         answer, is_final = 401, True
