@@ -104,6 +104,8 @@ class Chunk:
     """What must come back on the message: reasoning details, opaque or signed reasoning."""
     reasoning_field: str = ""
     """The field the reasoning text came in."""
+    is_whole: bool = False
+    """Whether it holds a whole message, which repeats what a stream said before it."""
 
     @classmethod
     def from_dict(cls, data: Any) -> Chunk:
@@ -131,8 +133,19 @@ class Chunk:
             usage=_usage(data, choices),
             state=_state(deltas),
             reasoning_field=next(filter(None, map(_reasoning_field, deltas)), ""),
-            error=data.get("error") or next((c["error"] for c in choices if c.get("error")), None),
+            error=_error(data, choices),
+            is_whole=any("delta" not in choice for choice in choices),
         )
+
+
+def _error(data: Json, choices: List[Json]) -> Any:
+    """Return the error inside a 200: its own member, the whole body (vLLM, SGLang), or MiniMax's status."""
+    if data.get("object") == "error":
+        return data
+    status = data.get("base_resp")
+    if not choices and isinstance(status, dict) and status.get("status_code"):
+        return {"message": status.get("status_msg"), "code": status["status_code"]}
+    return data.get("error") or next((choice["error"] for choice in choices if choice.get("error")), None)
 
 
 def _first_choices(choices: Any) -> List[Json]:

@@ -90,17 +90,22 @@ def find_requested(name: str, config: Config) -> Optional[Model]:
     ``[1m]`` is Claude Code's own suffix. ``claude-<model_id>`` is the alias under which models are listed for
     clients that show only Claude's names.
     """
-    plain = name[: -len("[1m]")] if name.endswith("[1m]") else name
+    plain = without_suffix(name)
     if plain in config.models or not plain.startswith("claude"):
         return config.find(plain)
     return config.models.get(plain[len("claude-") :])
+
+
+def without_suffix(name: str) -> str:
+    """Return a model name without ``[1m]``, which Claude Code puts behind names and the API does not know."""
+    return name[: -len("[1m]")] if name.endswith("[1m]") else name
 
 
 def _default(request: MessagesRequest, config: Config) -> Decision:
     if config.router_default:
         return _route(config, config.router_default, "default", "no other rule fired")
     if config.variables.get("ANTHROPIC_API_KEY"):
-        model = config.find(f"anthropic/{request.model}")
+        model = config.find(f"anthropic/{without_suffix(request.model)}")
         assert model is not None
         return Decision((model,), "default", "ROUTER_DEFAULT is not set: passed through to Anthropic")
     ready = next((model for model in config.models.values() if config.is_ready(model)), None)

@@ -142,7 +142,7 @@ class Exchange:
             stop_sequences=request.stop_sequences,
             is_single_call=bool(request.tool_choice and request.tool_choice.disable_parallel_tool_use),
             max_tokens=request.max_tokens,
-            window=model.max_input_tokens,
+            window=context.config.window(model),
             dialect=model.dialect,
             has_fence=translated.has_fence,
             provider=model.provider,

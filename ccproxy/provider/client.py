@@ -85,7 +85,7 @@ class ProviderClient:
                 headers={"x-should-retry": "false"},
             )
         key = keys[next(self._turns[model.api_key_name]) % len(keys)] if keys else ""
-        target = Target(model.provider, model.name, model.max_input_tokens, call.input_tokens, tuple(config.secrets))
+        target = Target(model.provider, model.name, config.window(model), call.input_tokens, tuple(config.secrets))
         with _failures(target):
             response = self._session.post(
                 base + call.path,

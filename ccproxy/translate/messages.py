@@ -15,9 +15,11 @@ from ..anthropic import (
     MessagesRequest,
     OtherBlock,
     TextBlock,
+    ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
+from ..errors import InvalidRequest
 from ..openai import ChatMessage, ToolCall, dump
 from .content import Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
 from .envelope import unseal_id
@@ -56,6 +58,8 @@ def translate_messages(
             messages += _user(turn, pending, target, notes)
             pending = ()
     messages += _missing_results(pending, target)
+    if not messages:
+        raise InvalidRequest("messages: text content blocks must be non-empty")
     return system + _with_prefill(messages, target)
 
 
@@ -63,9 +67,9 @@ def translate_messages(
 
 
 def _is_silent(message: Message) -> bool:
-    """Whether an assistant turn says and calls nothing: thinking alone is no message elsewhere."""
-    return message.role == "assistant" and not any(
-        isinstance(block, (ToolUseBlock, OtherBlock)) or (isinstance(block, TextBlock) and block.text.strip())
+    """Whether a turn says nothing: blank text, or thinking alone, is no message elsewhere."""
+    return message.role != "system" and not any(
+        block.text.strip() if isinstance(block, TextBlock) else not isinstance(block, ThinkingBlock)
         for block in message.content
     )
 

@@ -5,7 +5,8 @@ Property names are never changed. A constraint that has to go is said in words i
 
 from __future__ import annotations
 
-from typing import Any, Dict, FrozenSet, Mapping, Sequence, Tuple
+import json
+from typing import Any, Dict, FrozenSet, List, Mapping, Sequence, Tuple
 
 Json = Dict[str, Any]
 
@@ -63,9 +64,9 @@ def _flattened(schema: Json, alternatives: Sequence[str]) -> Json:
         for branch in branches if isinstance(branches, list) else ():
             if isinstance(branch, dict) and isinstance(branch.get("properties"), dict):
                 properties.update(branch["properties"])
-                if key == "allOf" and isinstance(branch.get("required"), list):
-                    flat["required"] = [*flat.get("required", []), *branch["required"]]
-    return {**flat, "properties": {**properties, **(flat.get("properties") or {})}}
+                if key == "allOf":
+                    flat["required"] = [*_list(flat.get("required")), *_list(branch.get("required"))]
+    return {**flat, "properties": {**properties, **_dict(flat.get("properties"))}}
 
 
 def clean_schema(schema: Json, dialect_name: str, is_strict: bool = False) -> Json:
@@ -80,6 +81,10 @@ def clean_schema(schema: Json, dialect_name: str, is_strict: bool = False) -> Js
 
 def _dict(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> List[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _inlined(value: Any, definitions: Json, path: Tuple[str, ...]) -> Any:
@@ -120,7 +125,7 @@ def _reduced(schema: Any, dropped: FrozenSet[str], depth: int = 0) -> Json:
     if isinstance(out.get("properties"), dict):
         out["properties"] = {name: _reduced(item, dropped, depth + 1) for name, item in out["properties"].items()}
         if isinstance(out.get("required"), list):
-            out["required"] = [name for name in out["required"] if name in out["properties"]]
+            out["required"] = [name for name in out["required"] if isinstance(name, str) and name in out["properties"]]
     if out.get("type") == "array":
         items = out.get("items")
         out["items"] = _reduced(items, dropped, depth + 1) if isinstance(items, dict) else {"type": "string"}
@@ -142,8 +147,8 @@ def _merged_all_of(schema: Json) -> Json:
         for key, value in _dict(branch).items():
             if isinstance(value, dict) and isinstance(merged.get(key), dict):
                 merged[key] = {**merged[key], **value}
-            elif key == "required" and isinstance(merged.get(key), list):
-                merged[key] = [*merged[key], *value]
+            elif key == "required":
+                merged[key] = [*_list(merged.get(key)), *_list(value)]
             else:
                 merged.setdefault(key, value)
     return merged
@@ -164,13 +169,17 @@ def _rewrite_keywords(out: Json) -> None:
             out["nullable"] = True
         out["type"] = kinds[0] if kinds else "string"
     if isinstance(out.get("enum"), list):
-        out["enum"] = [str(item) for item in out["enum"] if item is not None and str(item) != ""]
+        out["enum"] = [_word(item) for item in out["enum"] if item is not None and item != ""]
         out["type"] = "string"
         if not out["enum"]:
             del out["enum"]
     out.pop("pattern", None)
     if out.get("format") not in ("enum", "date-time"):
         out.pop("format", None)
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def fits_strict(schema: Any) -> bool:
@@ -181,6 +190,7 @@ def fits_strict(schema: Any) -> bool:
         return True
     if schema.get("type") == "object" or "properties" in schema:
         names = set(_dict(schema.get("properties")))
-        if schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != names:
+        required = {name for name in _list(schema.get("required")) if isinstance(name, str)}
+        if schema.get("additionalProperties") is not False or required != names:
             return False
     return all(fits_strict(value) for value in schema.values())

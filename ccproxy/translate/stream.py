@@ -148,18 +148,22 @@ class StreamTranslator:
         self._start()
         self._has_choice = self._has_choice or chunk.has_choice
         self._usage = chunk.usage or self._usage
-        if chunk.state or chunk.reasoning_field:
-            self._reasoning.add(chunk.state, chunk.reasoning_field)
-        for piece in chunk.pieces:
-            self._piece(Piece(piece.kind, self._halves[piece.kind].feed(piece.text)))
-        for delta in chunk.tool_calls:
-            self._tool_call(delta)
+        if not (chunk.is_whole and self._blocks):
+            self._feed_content(chunk)
         if self._deferred and not self._is_writing_call:
             self._send_deferred()
         self._finish_reason = chunk.finish_reason or self._finish_reason
         if chunk.stop_sequence in self._context.stop_sequences:
             self._stop_sequence = chunk.stop_sequence
         return self._take()
+
+    def _feed_content(self, chunk: Chunk) -> None:
+        if chunk.state or chunk.reasoning_field:
+            self._reasoning.add(chunk.state, chunk.reasoning_field)
+        for piece in chunk.pieces:
+            self._piece(Piece(piece.kind, self._halves[piece.kind].feed(piece.text)))
+        for delta in chunk.tool_calls:
+            self._tool_call(delta)
 
     def finish(self, *, is_done: bool) -> List[Event]:
         """End the message regularly. ``is_done``: the provider said so (``[DONE]``, or a whole completion).
@@ -402,7 +406,7 @@ class StreamTranslator:
         self._send_arguments(index, call)
         if not call.sent:
             self._out.append(InputJsonDelta(index, dump(partial_json.repair(call.arguments))))
-        elif not call.is_complete and not self._is_cut_by_length:
+        elif not call.is_complete and not (self._is_cut_by_length and call is self._calls.all[-1]):
             suffix = partial_json.closing(call.arguments)
             if suffix is None:
                 raise ProviderError(f"the provider sent arguments for tool {call.name!r} that are not JSON")
@@ -416,7 +420,7 @@ class StreamTranslator:
 
     def _message_delta(self) -> MessageDelta:
         usage = self._final_usage()
-        if self._stop_sequence is not None and (self._is_stopped or not self._tool_blocks):
+        if self._stop_sequence is not None and not self._tool_blocks:
             return MessageDelta("stop_sequence", self._stop_sequence, usage)
         reason = stop_reason(self._finish_reason, self._tool_blocks > 0)
         details: Optional[Json] = None
