@@ -6,6 +6,7 @@ in ``raw`` and never refused: clients add beta fields monthly.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
@@ -177,6 +178,8 @@ def _item(value: Any, kind: Type[T], path: str) -> T:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise InvalidRequest(f"{path}: Input should be {_SHOULD_BE[kind]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(f"{path}: Input should be a finite number")
     return value  # type: ignore[return-value]
 
 
@@ -241,17 +244,19 @@ def _text(item: Json, path: str) -> Block:
 
 
 def _image(item: Json, path: str) -> Block:
-    return ImageBlock(_source(item, path))
+    return ImageBlock(_source(item, path, ("base64", "url", "file")))
 
 
 def _document(item: Json, path: str) -> Block:
     title, context = _field(item, "title", str, path), _field(item, "context", str, path)
-    return DocumentBlock(_source(item, path), title or "", context or "")
+    return DocumentBlock(_source(item, path, ("base64", "url", "file", "text", "content")), title or "", context or "")
 
 
-def _source(item: Json, path: str) -> Json:
+def _source(item: Json, path: str, kinds: Tuple[str, ...]) -> Json:
     source: Json = _field(item, "source", dict, path, required=True)
     kind = _field(source, "type", str, path + "source.", required=True)
+    if kind not in kinds:
+        raise InvalidRequest(f"{path}source.type: Input should be one of {', '.join(kinds)}, not {kind!r}")
     for name in {"base64": ("media_type", "data"), "url": ("url",)}.get(kind, ()):
         _field(source, name, str, path + "source.", required=True)
     return source

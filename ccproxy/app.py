@@ -127,6 +127,6 @@ def authenticate(request: Request, token: str) -> None:
         return
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     offered = [request.headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
-    matches = [hmac.compare_digest(item.encode("utf-8", "replace"), token.encode()) for item in offered]
+    matches = [hmac.compare_digest(item.encode("latin-1", "replace"), token.encode()) for item in offered]
     if not any(matches):
         raise AuthenticationFailed("invalid or missing CCPROXY_AUTH_TOKEN: send it as x-api-key or bearer token")

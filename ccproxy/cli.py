@@ -96,7 +96,8 @@ def _serve(options: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         logger.warning("%s", warning)
     app.counter.load_in_background()
-    signalled.wait()
+    while not signalled.wait(0.2):
+        pass  # a signal that another thread receives does not interrupt a wait without end
     logger.info("stopping: running requests have %g s to end", config.drain_timeout)
     if not server.stop(config.drain_timeout):
         logger.warning("requests were still running after %g s and were cut", config.drain_timeout)

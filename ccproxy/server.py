@@ -11,7 +11,7 @@ import zlib
 from contextlib import suppress
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
-from socketserver import StreamRequestHandler
+from socketserver import StreamRequestHandler, TCPServer
 from typing import Any, Dict, Optional, Set
 
 from .app import App, new_id
@@ -50,8 +50,12 @@ class Server(ThreadingHTTPServer):
         self._connections_changed = threading.Condition()
         self._idle: Set[socket.socket] = set()
         self._busy: Set[socket.socket] = set()
-        self.is_stopping = False
+        self.stopping = threading.Event()
         super().__init__((host, port), Handler)
+
+    def server_bind(self) -> None:
+        """Bind, without the look-up of the host's name that http.server makes: no start waits for DNS."""
+        TCPServer.server_bind(self)
 
     @property
     def url(self) -> str:
@@ -73,7 +77,7 @@ class Server(ThreadingHTTPServer):
 
     def stop(self, timeout: float) -> bool:
         """Stop accepting, close idle connections, wait for running requests; return whether all of them ended."""
-        self.is_stopping = True
+        self.stopping.set()
         self.shutdown()
         self.server_close()
         with self._connections_changed:
@@ -113,7 +117,7 @@ class Handler(StreamRequestHandler):
     def handle(self) -> None:
         """Serve the connection until it ends; a client that leaves, in any phase, is no error."""
         try:
-            while not self.server.is_stopping and self._serve_one():
+            while self._serve_one():
                 pass
         except _GONE:
             pass
@@ -124,6 +128,8 @@ class Handler(StreamRequestHandler):
         """Answer one request; return whether another may follow."""
         config = self.server.app.config
         self.server.mark(self.connection, "idle")
+        if self.server.stopping.is_set():
+            return False
         self.connection.settimeout(config.keepalive_timeout)
         first = self._first_line()
         if not first:
@@ -136,9 +142,12 @@ class Handler(StreamRequestHandler):
         except ApiError as error:
             self._refuse(error)
             return False
+        except (TimeoutError, socket.timeout):
+            self._refuse(ApiError("the request did not arrive in time", status=408))
+            return False
         response = self.server.app.handle(Request.from_target(head.method, head.target, head.headers, body))
         self.connection.settimeout(config.client_write_timeout)
-        is_last = self.server.is_stopping or not head.keeps_alive
+        is_last = self.server.stopping.is_set() or not head.keeps_alive
         return self._send(response, head, is_last) and not is_last
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -198,10 +207,7 @@ class Handler(StreamRequestHandler):
         raise InvalidRequest("chunked body: the end is missing")
 
     def _read_exactly(self, size: int) -> bytes:
-        try:
-            data = self.rfile.read(size)
-        except (TimeoutError, socket.timeout):
-            raise ApiError("the body did not arrive in time", status=408) from None
+        data = self.rfile.read(size)
         if len(data) < size:
             raise InvalidRequest(f"the body ended after {len(data)} of {size} bytes")
         return data

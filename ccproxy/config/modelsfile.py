@@ -17,7 +17,7 @@ _MILLION = Decimal(1_000_000)
 
 def _address(value: Any) -> str:
     address = text(value).rstrip("/")
-    if not re.match(r"https?://[^\s/?#@]+", address):
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", address):
         raise ValueError("an address that begins with http:// or https://")
     return address
 
