@@ -1,0 +1,190 @@
+"""``python -m ccproxy serve`` as a process: how it starts, refuses to start, and ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import Dict, Iterator, List
+
+import pytest
+
+from grammar import check_grammar, parse_sse
+from processes import PATIENCE, Process, configuration, environment, eventually, running, serve_command
+from raw_http import RawConnection, is_refused, request
+from replay import ReplayProvider
+from support import user
+from test_server import play, read_until, rest_of
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.fixture
+def provider() -> Iterator[ReplayProvider]:
+    """A provider of raw bytes."""
+    with ReplayProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def variables(tmp_path: Path, provider: ReplayProvider) -> Dict[str, str]:
+    """The configuration of a server in front of it."""
+    return configuration(tmp_path, provider.base("raw"), DRAIN_TIMEOUT="20")
+
+
+def open_stream(url: str) -> RawConnection:
+    """Ask for a stream."""
+    client = RawConnection(url)
+    client.send(request("POST", "/v1/messages", user(stream=True)))
+    assert client.head().status == 200
+    return client
+
+
+def check_no_traceback(process: Process) -> None:
+    """The log of an orderly end has no traceback."""
+    assert "Traceback" not in "".join(process.lines)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_drains(
+    tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str], number: signal.Signals
+) -> None:
+    """On SIGTERM or SIGINT a running stream comes to its end, idle connections end at once; the exit code is 0."""
+    gate = threading.Event()
+    play(provider, "chunked", [gate])
+    with running(serve_command("--port", "0"), tmp_path, variables) as process:
+        url = process.address()
+        with open_stream(url) as client, RawConnection(url) as idle:
+            body = read_until(client, '"one "')
+            idle.send(request("GET", "/health"))
+            assert idle.answer().status == 200
+            process.popen.send_signal(number)
+            assert idle.is_closed()
+            eventually(lambda: is_refused(url), "new connections are refused")
+            assert process.popen.poll() is None
+            gate.set()
+            rest, is_complete = rest_of(client)
+        assert is_complete
+        check_grammar(parse_sse(body + rest))
+        assert process.wait() == 0
+        check_no_traceback(process)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_ends_at_once(
+    tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str], number: signal.Signals
+) -> None:
+    """Who cannot wait for the stream signals again; the exit code names the signal."""
+    gate = threading.Event()
+    play(provider, "chunked", [gate])
+    with running(serve_command("--port", "0"), tmp_path, variables) as process:
+        url = process.address()
+        with open_stream(url) as client:
+            read_until(client, '"one "')
+            process.popen.send_signal(number)
+            eventually(lambda: is_refused(url), "new connections are refused")
+            process.popen.send_signal(number)
+            assert process.wait() in (128 + number, -number)
+            assert rest_of(client)[1] is False
+        gate.set()
+        check_no_traceback(process)
+
+
+def test_the_deadline_ends_it(tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str]) -> None:
+    """A stream that outlives DRAIN_TIMEOUT is cut; the exit code is still 0."""
+    gate = threading.Event()
+    play(provider, "chunked", [gate])
+    with running(serve_command("--port", "0"), tmp_path, {**variables, "DRAIN_TIMEOUT": "0.1"}) as process:
+        with open_stream(process.address()) as client:
+            read_until(client, '"one "')
+            process.popen.terminate()
+            assert rest_of(client)[1] is False
+            assert process.wait() == 0
+        gate.set()
+        assert any("cut" in line for line in process.lines)
+        check_no_traceback(process)
+
+
+def test_an_idle_server_ends_at_once(tmp_path: Path, variables: Dict[str, str]) -> None:
+    """Nothing runs, nothing is waited for; a signal right after the start is not lost."""
+    with running(serve_command("--port", "0"), tmp_path, variables) as process:
+        process.address()
+        process.popen.terminate()
+        assert process.wait() == 0
+        check_no_traceback(process)
+
+
+def failure(folder: Path, arguments: List[str], variables: Dict[str, str]) -> str:
+    """Start a server that must refuse to; return the one line it says."""
+    done = subprocess.run(
+        serve_command(*arguments),
+        cwd=folder,
+        env=environment(folder, variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("ccproxy: ")
+    return done.stderr
+
+
+def test_port_in_use(tmp_path: Path) -> None:
+    """A port that somebody has is named, in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = failure(tmp_path, ["--port", str(port)], {})
+    assert str(port) in said
+    assert "in use" in said
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])
+def test_a_host_beyond_loopback_needs_a_token(tmp_path: Path, host: str) -> None:
+    """The owner's keys are not shown to a network without a token; the variable to set is named."""
+    said = failure(tmp_path, ["--host", host, "--port", "0"], {})
+    assert host in said
+    assert "CCPROXY_AUTH_TOKEN" in said
+
+
+def test_a_host_that_is_not_ours(tmp_path: Path) -> None:
+    """An address of another machine cannot be listened on, token or not."""
+    said = failure(tmp_path, ["--host", "192.0.2.1", "--port", "0"], {"CCPROXY_AUTH_TOKEN": "x"})
+    assert "192.0.2.1" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
+def test_loopback_needs_none(tmp_path: Path, host: str) -> None:
+    """Every loopback address will do."""
+    with running(serve_command("--host", host, "--port", "0"), tmp_path, {}) as process:
+        eventually(lambda: process.lines or process.popen.poll() is not None, "it says that it listens")
+        assert "listening on http://" in process.lines[0], process.lines
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"PORT": "eighty"}, "PORT"),
+        ({"PORT": "70000"}, "PORT"),
+        ({"DRAIN_TIMEOUT": "-1"}, "DRAIN_TIMEOUT"),
+        ({"ROUTER_DEFAULT": "nobody"}, "nobody"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
+        ({"CUSTOM_MODELS_FILE": "absent.yaml"}, "absent.yaml"),
+    ],
+)
+def test_a_setting_that_is_wrong(tmp_path: Path, variables: Dict[str, str], named: str) -> None:
+    """What is wrong is named, in one line, before anything listens."""
+    assert named in failure(tmp_path, ["--port", "0"] if "PORT" not in variables else [], variables)
+
+
+def test_the_address_is_the_first_thing_said(tmp_path: Path, variables: Dict[str, str]) -> None:
+    """A script that starts the server reads the port from the first line, and it answers from then on."""
+    with running(serve_command("--port", "0"), tmp_path, variables) as process:
+        with RawConnection(process.address()) as client:
+            client.send(request("GET", "/health"))
+            assert client.answer().json["status"] == "ok"
+        assert process.lines[0].startswith("ccproxy listening on http://127.0.0.1:")

@@ -1,0 +1,271 @@
+"""The WSGI door: by the letter of PEP 3333, and behind the servers that people use."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+from ccproxy.errors import StreamCut
+from ccproxy.stub import Cut, Failure, Json, Step, Text, ToolCall
+from ccproxy.wsgi import wsgi_app
+from grammar import check_error, check_grammar, error_of, parse_sse
+from processes import configuration, eventually, running
+from raw_http import RawConnection, chunked, request
+from replay import ReplayProvider
+from support import Answer, Proxy, ask, proxy_with, running_proxy, user
+from test_server import play, read_until, rest_of
+
+LIMIT = 200_000
+
+
+def script(body: Json) -> List[Step]:
+    """What the first word of the prompt asks for."""
+    prompt = str(body["messages"][-1]["content"])
+    replies: Dict[str, List[Step]] = {
+        "fail": [Failure(429, "slow down", {"retry-after": "7"})],
+        "cut": [Text("half a "), Cut()],
+        "call": [Text("Both."), ToolCall("a", {"n": 1}), ToolCall("b", {"n": 2})],
+    }
+    return replies.get(prompt.split(" ")[0], [Text(f"{len(prompt)} characters")])
+
+
+# --- by the letter ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[Proxy]:
+    """An application with a scripted model."""
+    with proxy_with(script) as (proxy, _):
+        yield proxy
+
+
+class Called:
+    """One call of the application under the validator, as a WSGI server makes it."""
+
+    def __init__(
+        self, proxy: Proxy, method: str, path: str, body: Any = None, check: Any = validator, **environ: Any
+    ) -> None:
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        variables: Dict[str, Any] = {"REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": ""}
+        variables.update({"wsgi.input": io.BytesIO(data), "CONTENT_LENGTH": str(len(data)), **environ})
+        setup_testing_defaults(variables)
+        self.status, self.headers = "", {}  # type: str, Dict[str, str]
+        self._parts = check(wsgi_app(proxy.app))(variables, self._start_response)
+
+    def _start_response(self, status: str, headers: List[Tuple[str, str]], exc_info: Any = None) -> Any:
+        self.status, self.headers = status, {name.lower(): value for name, value in headers}
+        for item in (status, *self.headers.values()):
+            item.encode("latin-1")
+        return lambda data: None
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the parts of the body; in the end, or when it breaks, the body is closed."""
+        try:
+            yield from self._parts
+        finally:
+            getattr(self._parts, "close", str)()
+
+    def answer(self) -> Answer:
+        """The whole answer."""
+        body = b"".join(self.parts())
+        return Answer(int(self.status[:3]), self.headers, body)
+
+
+def test_a_whole_message(proxy: Proxy) -> None:
+    """The status line, a length that is right, and the message."""
+    answer = Called(proxy, "POST", "/v1/messages", user("abc"), QUERY_STRING="beta=true").answer()
+    assert (answer.status, answer.headers["content-length"]) == (200, str(len(answer.body)))
+    assert answer.json["content"] == [{"type": "text", "text": "3 characters"}]
+
+
+def test_a_stream(proxy: Proxy) -> None:
+    """Several parts, no length: the server decides on the framing."""
+    called = Called(proxy, "POST", "/v1/messages", user("call", stream=True))
+    parts = list(called.parts())
+    assert called.status == "200 OK"
+    assert "content-length" not in called.headers
+    assert not {"connection", "transfer-encoding"} & set(called.headers)
+    assert len(parts) > 1
+    check_grammar(parse_sse(b"".join(parts)))
+
+
+def test_a_stream_that_breaks(proxy: Proxy) -> None:
+    """The error event comes, then the iteration fails: the server must not end the body cleanly."""
+    called = Called(proxy, "POST", "/v1/messages", user("cut", stream=True))
+    body = b""
+    with pytest.raises(StreamCut):  # noqa: PT012
+        for part in called.parts():
+            body += part
+    assert error_of(parse_sse(body)) is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", "404 Not Found"),
+        ("DELETE", "/v1/messages", "405 Method Not Allowed"),
+        ("POST", "/v1/messages", "400 Bad Request"),
+        ("GET", "//[", "404 Not Found"),
+        ("GET", "/v1/models/\xe6\xa8\xa1", "404 Not Found"),
+    ],
+)
+def test_errors(proxy: Proxy, method: str, path: str, status: str) -> None:
+    """Anthropic's shape, and the request id in both places."""
+    called = Called(proxy, method, path, b"{" if method == "POST" else None)
+    answer = called.answer()
+    assert called.status == status
+    check_error(answer.json)
+    assert answer.headers["request-id"] == answer.json["request_id"]
+
+
+@pytest.mark.parametrize("length", ["99999999999", "33554433"])
+def test_too_large(proxy: Proxy, length: str) -> None:
+    """Refused by its length, with a request id like every answer."""
+    answer = Called(proxy, "POST", "/v1/messages", b"{}", CONTENT_LENGTH=length).answer()
+    assert answer.status == 413
+    check_error(answer.json)
+    assert answer.headers["request-id"] == answer.json["request_id"]
+
+
+@pytest.mark.parametrize("length", ["ten", "1_0", "+2", "-1"])
+def test_a_length_that_is_none(proxy: Proxy, length: str) -> None:
+    """Servers that pass nonsense on get a 400 to send, not an exception."""
+    called = Called(proxy, "POST", "/v1/messages", b"{}", lambda application: application, CONTENT_LENGTH=length)
+    check_error(called.answer().json)
+    assert called.status == "400 Bad Request"
+
+
+def test_head(proxy: Proxy) -> None:
+    """The length of what GET would send, and no body."""
+    whole, head = (Called(proxy, method, "/health").answer() for method in ("GET", "HEAD"))
+    assert head.body == b""
+    assert head.headers["content-length"] == str(len(whole.body))
+
+
+def test_a_body_without_a_length(proxy: Proxy) -> None:
+    """A server that ends the input itself (chunked requests) need not know the length."""
+    environ: Dict[str, Any] = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    answer = Called(proxy, "POST", "/v1/messages", user("abc"), **environ).answer()
+    assert answer.status == 200
+
+
+def test_the_token(proxy: Proxy) -> None:
+    """The headers come through the environ."""
+    with running_proxy({"CCPROXY_AUTH_TOKEN": "sesame"}) as guarded:
+        assert Called(guarded, "GET", "/v1/models").answer().status == 401
+        assert Called(guarded, "GET", "/v1/models", HTTP_X_API_KEY="sesame").answer().status == 200
+        assert Called(guarded, "GET", "/v1/models", HTTP_AUTHORIZATION="bearer sesame").answer().status == 200
+
+
+def test_mounted_under_a_prefix(proxy: Proxy) -> None:
+    """SCRIPT_NAME is where somebody mounted the application; its own paths begin after it."""
+    assert Called(proxy, "GET", "/health", SCRIPT_NAME="/llm").answer().status == 200
+
+
+@pytest.mark.parametrize("model", ["openai/模型", "openai/x\r\nX-Evil: 1"], ids=["other letters", "lines"])
+def test_odd_model_names(proxy: Proxy, model: str) -> None:
+    """Whatever the client calls a model, the headers are headers."""
+    called = Called(proxy, "POST", "/v1/messages", user(model=model))
+    check_error(called.answer().json)
+    assert "x-evil" not in called.headers
+
+
+# --- behind real servers ----------------------------------------------------------------------------------------
+
+APPLICATION = "ccproxy.wsgi:application"
+SERVERS = {
+    "gunicorn": ["gunicorn", "-k", "gthread", "--threads", "8", "-b", "127.0.0.1:0"],
+    "waitress": ["waitress", "--listen=127.0.0.1:0", "--threads=8"],
+}
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> List[str]:
+    """The command that serves the application."""
+    module, *options = SERVERS[request.param]
+    return [sys.executable, "-m", module, *options, APPLICATION]
+
+
+def test_streams_arrive_event_by_event(server: List[str], tmp_path: Path) -> None:
+    """The server passes each event on before the provider sends the next."""
+    gates = [threading.Event() for _ in range(3)]
+    with ReplayProvider() as provider:
+        play(provider, "chunked", gates)
+        variables = configuration(tmp_path, provider.base("raw"))
+        with running(server, tmp_path, variables) as process, RawConnection(process.address()) as client:
+            client.send(request("POST", "/v1/messages", user(stream=True)))
+            assert client.head().status == 200
+            body = b""
+            for word, gate in zip(("one ", "two ", "three "), gates):
+                body += read_until(client, json.dumps(word))
+                gate.set()
+            rest, is_complete = rest_of(client)
+    assert is_complete
+    check_grammar(parse_sse(body + rest))
+
+
+def test_everything_else(server: List[str], tmp_path: Path) -> None:
+    """Messages, provider failures, our errors, broken streams and big bodies, on one server."""
+    with proxy_with(script) as (_, stub):
+        variables = configuration(tmp_path, stub.url, MAX_REQUEST_BYTES=str(LIMIT))
+        with running(server, tmp_path, variables) as process:
+            url = process.address()
+            check_messages(url)
+            check_failures(url)
+            check_sizes(url)
+            check_broken_stream(url)
+            eventually(lambda: ask(url, "/health").status == 200, "it serves on")
+
+
+def check_messages(url: str) -> None:
+    """Whole and streamed."""
+    assert ask(url, "/v1/messages?beta=true", user("abc")).json["content"][0]["text"] == "3 characters"
+    events = parse_sse(ask(url, "/v1/messages", user("call", stream=True)).body)
+    check_grammar(events)
+    assert ask(url, "/health", method="HEAD").body == b""
+
+
+def check_failures(url: str) -> None:
+    """A provider's failure before the first event, and our own errors."""
+    for stream in (False, True):
+        failed = ask(url, "/v1/messages", user("fail", stream=stream))
+        assert (failed.status, failed.headers["retry-after"]) == (429, "7")
+        check_error(failed.json)
+    for path, body, status in (("/nowhere", None, 404), ("/v1/messages", b"{", 400), ("/v1/messages", None, 405)):
+        answer = ask(url, path, body)
+        assert answer.status == status
+        assert answer.headers["request-id"] == answer.json["request_id"]
+    odd = ask(url, "/v1/messages", user(model="openai/模型\r\nX-Evil: 1"))
+    assert (odd.status, "x-evil" in odd.headers) == (401, False)
+    check_error(odd.json)
+
+
+def check_sizes(url: str) -> None:
+    """A body near the limit is taken, with a length or in chunks; one beyond it is not."""
+    text = "x" * (LIMIT - 1000)
+    assert ask(url, "/v1/messages", user(text)).json["content"][0]["text"] == f"{len(text)} characters"
+    with RawConnection(url) as client:
+        head = request("POST", "/v1/messages", headers={"Transfer-Encoding": "chunked"})
+        client.send(head + chunked(json.dumps(user("abc")).encode(), 50))
+        assert client.answer().json["content"][0]["text"] == "3 characters"
+    large = ask(url, "/v1/messages", user("x" * LIMIT))
+    assert large.status == 413
+    check_error(large.json)
+
+
+def check_broken_stream(url: str) -> None:
+    """A provider that dies in mid-stream: the error event, then no clean end."""
+    with RawConnection(url) as client:
+        client.send(request("POST", "/v1/messages", user("cut", stream=True)))
+        assert client.head().status == 200
+        body, is_complete = rest_of(client)
+    assert not is_complete
+    assert error_of(parse_sse(body)) is not None
