@@ -18,10 +18,10 @@ key := $(shell $(PYTHON) -c 'import hashlib, os, sys; print(hashlib.sha256("\n".
 installed := $(VENV)/.installed-$(key)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop restart dev test cov lint format types clean
+.PHONY: help setup run stop restart dev test test-engines cov lint format types clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(installed) .env models.yaml  ## create .venv, install, copy .env and models.yaml from the examples if absent
 
@@ -41,6 +41,9 @@ dev: setup  ## run the proxy in the foreground
 
 test: setup  ## run the whole test suite
 	$(py) -m pytest -n auto $(PYTEST_ARGS)
+
+test-engines: setup  ## run the tests against a real engine (downloads 160 MB, once)
+	CCPROXY_ENGINES=1 $(py) -m pytest -m engines $(PYTEST_ARGS)
 
 cov: setup  ## run it with coverage
 	$(py) -m pytest -n auto --cov --cov-report=term $(PYTEST_ARGS)
