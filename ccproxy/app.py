@@ -8,17 +8,21 @@ import secrets
 import string
 import threading
 import time
+from dataclasses import replace
 from typing import Callable, Dict, Optional
 
 from .config.schema import Config
-from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound
+from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound, Stopping
 from .handlers import conversion, count_tokens, health, messages, models
 from .handlers.context import Context
+from .handlers.running import Running
 from .http1 import field_value
 from .provider.client import ProviderClient
+from .provider.cooldown import Cooldown
 from .provider.repair import Repairs
 from .stub import StubProvider
 from .tokens import Counter
+from .watch import Watch
 from .web import Request, Response
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,8 @@ class App:
         self.config = config
         self.counter = Counter()
         self._repairs = Repairs()
+        self._cooldown = Cooldown()
+        self._watch = Watch()
         self._demo_lock = threading.Lock()
         self._demo: Optional[StubProvider] = None
         self._client = ProviderClient(self._demo_base)
@@ -65,7 +71,9 @@ class App:
 
     def abort(self) -> None:
         """Break off the providers' answers that are still coming; their streams end with an error event."""
-        self._client.abort()
+        for running in self._watch.all():
+            if isinstance(running, Running):
+                running.cancel.cancel(Stopping("ccproxy is stopping"))
 
     def close(self) -> None:
         """Let go of connections and of the demo provider."""
@@ -76,9 +84,7 @@ class App:
     def handle(self, request: Request) -> Response:
         """Answer one request; never raises."""
         config, request_id = self.config, new_id("req_")
-        context = Context(
-            config, self._client, self.counter, self._repairs, request_id, new_id, time.monotonic, time.sleep
-        )
+        context = self._context(config, request, request_id)
         try:
             response = self._dispatch(context, request)
         except ApiError as error:
@@ -94,6 +100,20 @@ class App:
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
         return response
 
+    def _context(self, config: Config, request: Request, request_id: str) -> Context:
+        return Context(
+            config=config,
+            client=self._client,
+            counter=self.counter,
+            repairs=self._repairs,
+            cooldown=self._cooldown,
+            request_id=request_id,
+            new_id=new_id,
+            now=time.monotonic,
+            sleep=time.sleep,
+            running=Running(self._watch, request.line),
+        )
+
     def _dispatch(self, context: Context, request: Request) -> Response:
         path = normalise(request.path)
         if path not in OPEN_PATHS:
@@ -105,7 +125,7 @@ class App:
         if handler is None:
             allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
             raise MethodNotAllowed(f"{request.method} is not allowed here, only {allowed}", headers={"allow": allowed})
-        return handler(context, Request(request.method, path, request.query, request.headers, request.body))
+        return handler(context, replace(request, path=path))
 
 
 def normalise(path: str) -> str:

@@ -9,6 +9,8 @@ CcproxyError
     ├── NotFound                404
     ├── MethodNotAllowed        405
     ├── RequestTooLarge         413
+    ├── ClientGone              499
+    ├── Stopping                503
     └── ProviderError           what a provider, or the way to it, did; any status
 """
 
@@ -121,10 +123,23 @@ class RequestTooLarge(ApiError):
     status = 413
 
 
+class ClientGone(ApiError):
+    """The client left; nobody reads the answer any more."""
+
+    status = 499
+
+
+class Stopping(ApiError):
+    """The proxy stops before the answer ended; another attempt finds another instance, or the restarted one."""
+
+    status = 503
+
+
 class ProviderError(ApiError):
     """A provider failed or could not be reached.
 
-    ``is_transient`` says whether another attempt, or the next model of the route, may succeed. ``detail`` is what the
+    ``is_transient`` says whether the same model may answer when asked again; ``is_refusal`` that the request itself
+    was refused, so that the next model of the route would be asked in vain. ``detail`` is what the
     provider wrote, and ``provider_status`` its status; ``verbatim`` the body of an Anthropic-format provider, to be
     passed on unchanged: clients match its words. ``is_overflow``: the prompt does not fit the model's window.
     ``is_output_limit``: reasoning used up the output limit, an answer without content.
@@ -143,6 +158,7 @@ class ProviderError(ApiError):
     ) -> None:
         super().__init__(message, status=status, headers=headers)
         self.is_transient = is_transient
+        self.is_refusal = not is_transient and status in (400, 413)
         self.verbatim = verbatim
         self.provider_status = 0
         self.detail = ""

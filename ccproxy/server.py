@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import struct
 import threading
@@ -12,7 +13,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
 from socketserver import StreamRequestHandler, TCPServer
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, Mapping, Optional, Set
 
 from .app import App, new_id
 from .errors import ApiError, InvalidRequest, RequestTooLarge, StreamCut
@@ -27,7 +28,7 @@ from .http1 import (
     encode_head,
     parse_head,
 )
-from .web import Request, Response, Stream
+from .web import Early, Request, Response, Stream
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,96 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
+class ClientLine:
+    """One answer's way to its client, shared by the handler thread and the watching thread.
+
+    Bytes go out under a lock. The watching thread never waits: what a full socket does not take is kept, and goes
+    out first with the next write.
+    """
+
+    def __init__(self, connection: socket.socket, *, is_chunked: bool) -> None:
+        self._connection = connection
+        self._is_chunked = is_chunked
+        self._line_lock = threading.Lock()
+        self._early: Optional[Early] = None
+        self._started = self._last = time.monotonic()
+        self._rest = b""
+        self._has_begun = False
+        self.has_head = False
+        """Whether a response head went out."""
+
+    def fileno(self) -> int:
+        """Return the client's socket."""
+        return self._connection.fileno()
+
+    def expect(self, early: Early) -> None:
+        """Give the client early bytes when their time has come."""
+        self._started = time.monotonic()
+        self._early = early
+
+    def begin(self) -> bool:
+        """Take over: no early head is sent from now on. Return whether one was."""
+        with self._line_lock:
+            self._has_begun = True
+            return self.has_head
+
+    def write_head(self, data: bytes) -> None:
+        """Send the head, with the first bytes of the body."""
+        with self._line_lock:
+            self._send(data)
+            self.has_head = True
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the body."""
+        with self._line_lock:
+            self._send(data)
+
+    def chunk(self, part: bytes) -> bytes:
+        """Return a part of the body in the connection's framing."""
+        return b"%x\r\n%s\r\n" % (len(part), part) if self._is_chunked else part
+
+    def head(self, status: int, headers: Mapping[str, str]) -> bytes:
+        """Return the head of an answer whose length is not known yet."""
+        framing = {"transfer-encoding": "chunked"} if self._is_chunked else {"connection": "close"}
+        return encode_head(status, {**headers, "date": formatdate(usegmt=True), **framing})
+
+    def finish(self) -> None:
+        """No filler may follow."""
+        with self._line_lock:
+            self._early = None
+
+    def tick(self, now: float) -> None:
+        """Send what is due; must not block."""
+        early = self._early
+        if early is None or not self._line_lock.acquire(blocking=False):
+            return  # somebody writes: no silence
+        try:
+            if not self.has_head and not self._has_begun and now >= self._started + early.after:
+                self._send_soon(self.head(200, early.headers) + self.chunk(early.first))
+                self.has_head = True
+            elif self.has_head and self._early is not None and now >= self._last + early.every:
+                self._send_soon(self.chunk(early.filler))
+        except OSError:
+            pass  # the client is gone, which is noticed elsewhere
+        finally:
+            self._line_lock.release()
+
+    def _send(self, data: bytes) -> None:
+        rest, self._rest = self._rest, b""
+        self._connection.sendall(rest + data)
+        self._last = time.monotonic()
+
+    def _send_soon(self, data: bytes) -> None:
+        self._last = time.monotonic()
+        data = self._rest + data
+        try:
+            # A socket with a timeout is non-blocking underneath; its own send() would wait.
+            sent = os.write(self._connection.fileno(), data)
+        except BlockingIOError:
+            sent = 0
+        self._rest = data[sent:]
+
+
 class Handler(StreamRequestHandler):
     """One connection: requests in order, one answer each."""
 
@@ -145,10 +236,11 @@ class Handler(StreamRequestHandler):
         except (TimeoutError, socket.timeout):
             self._refuse(ApiError("the request did not arrive in time", status=408))
             return False
-        response = self.server.app.handle(Request.from_target(head.method, head.target, head.headers, body))
         self.connection.settimeout(config.client_write_timeout)
+        line = ClientLine(self.connection, is_chunked=not head.is_http_1_0)
+        response = self.server.app.handle(Request.from_target(head.method, head.target, head.headers, body, line))
         is_last = self.server.stopping.is_set() or not head.keeps_alive
-        return self._send(response, head, is_last) and not is_last
+        return self._send(response, head, line, is_last) and not is_last
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -214,31 +306,40 @@ class Handler(StreamRequestHandler):
 
     # --- writing ---------------------------------------------------------------------------------------------
 
-    def _send(self, response: Response, head: Head, is_last: bool) -> bool:
+    def _send(self, response: Response, head: Head, line: ClientLine, is_last: bool) -> bool:
         """Send an answer; return whether it ended regularly."""
-        headers = {**response.headers, "date": formatdate(usegmt=True)}
-        if is_last:
-            headers["connection"] = "close"
+        headers = {**response.headers, **({"connection": "close"} if is_last else {})}
         body = response.body
         if isinstance(body, Stream):
             try:
-                return self._send_stream(response.status, headers, body, is_chunked=not head.is_http_1_0)
+                return self._send_stream(response.status, headers, body, line)
             finally:
                 body.close()
-        start = encode_head(response.status, {**headers, "content-length": str(len(body))})
-        self.wfile.write(start if head.method == "HEAD" else start + body)
+        if line.has_head:  # spaces went out already; an error cannot be told any more
+            if response.status >= 400:
+                self._reset()
+                return False
+            line.write(line.chunk(body) + line.chunk(b""))
+            return True
+        headers.update({"date": formatdate(usegmt=True), "content-length": str(len(body))})
+        start = encode_head(response.status, headers)
+        line.write_head(start if head.method == "HEAD" else start + body)
         return True
 
-    def _send_stream(self, status: int, headers: Dict[str, str], body: Stream, *, is_chunked: bool) -> bool:
-        """Write each part as it comes; the head goes with the first one, the end of the body with none."""
-        start = encode_head(status, {**headers, "transfer-encoding": "chunked"} if is_chunked else headers)
+    def _send_stream(self, status: int, headers: Dict[str, str], body: Stream, line: ClientLine) -> bool:
+        """Write each part as it comes; the head goes with the first one."""
         try:
             for part in body:
-                if part:
-                    self.wfile.write(start + (b"%x\r\n%s\r\n" % (len(part), part) if is_chunked else part))
-                    start = b""
-            self.wfile.write(start + (b"0\r\n\r\n" if is_chunked else b""))
+                if not part:
+                    continue
+                if line.has_head:
+                    line.write(line.chunk(part))
+                else:
+                    line.write_head(line.head(status, headers) + line.chunk(part))
+            line.finish()
+            line.write((b"" if line.has_head else line.head(status, headers)) + line.chunk(b""))
         except StreamCut:
+            line.finish()
             self._reset()
             return False
         return True
@@ -257,12 +358,14 @@ class Handler(StreamRequestHandler):
         """
         request_id = new_id("req_")
         response = Response.json(error.to_dict(request_id), error.status, {"request-id": request_id, **error.headers})
-        self._send(response, Head("", "", False, {}), is_last=True)
-        self.connection.shutdown(socket.SHUT_WR)
+        head = Head("", "", False, {})
+        self._send(response, head, ClientLine(self.connection, is_chunked=True), is_last=True)
         self.connection.settimeout(LINGER)
         deadline = time.monotonic() + LINGER
-        while time.monotonic() < deadline and self.connection.recv(65536):
-            pass
+        with suppress(OSError):  # the client left, or says nothing more
+            self.connection.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline and self.connection.recv(65536):
+                pass
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:

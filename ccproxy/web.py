@@ -4,8 +4,42 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
+
+EVENT_STREAM = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would collect the events
+}
+
+
+@dataclass(frozen=True)
+class Early:
+    """What a client that waits is given before its answer: after so many seconds a head and first bytes, then a filler
+    whenever nothing else was sent for a while."""
+
+    after: float
+    headers: Mapping[str, str]
+    first: bytes
+    filler: bytes
+    every: float
+
+
+class Line(Protocol):
+    """A front door's way to the client, for what must happen while the handler waits for a provider."""
+
+    def fileno(self) -> int:
+        """Return the client's socket, or -1."""
+
+    def expect(self, early: Early) -> None:
+        """Give the client early bytes when their time has come."""
+
+    def begin(self) -> bool:
+        """Take over: nothing early is sent from now on. Return whether it was already."""
+
+    def tick(self, now: float) -> None:
+        """Do what is due; must not block."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +51,16 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    line: Optional[Line] = None
 
     @classmethod
-    def from_target(cls, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
+    def from_target(
+        cls, method: str, target: str, headers: Mapping[str, str], body: bytes, line: Optional[Line] = None
+    ) -> Request:
         """Build a request from an HTTP request target, in origin form or absolute form."""
         parts = urlsplit(target if not target.startswith("//") else "/" + target.lstrip("/"))
         query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        return cls(method, unquote(parts.path) or "/", query, headers, body)
+        return cls(method, unquote(parts.path) or "/", query, headers, body, line)
 
 
 class Stream:
@@ -65,9 +102,4 @@ class Response:
         cls, parts: Iterable[bytes], on_close: Callable[[], None], headers: Optional[Mapping[str, str]] = None
     ) -> Response:
         """Answer with server-sent events; ``on_close`` runs once the door is done with the body."""
-        fixed = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",  # nginx would collect the events
-        }
-        return cls(200, {**fixed, **(headers or {})}, Stream(iter(parts), on_close))
+        return cls(200, {**EVENT_STREAM, **(headers or {})}, Stream(iter(parts), on_close))

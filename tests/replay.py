@@ -47,6 +47,7 @@ class Received:
     path: str
     headers: Dict[str, str]
     body: Dict[str, Any]
+    raw: bytes = b""
 
 
 def cut(body: bytes, lengths: Optional[Sequence[int]] = None) -> List[bytes]:
@@ -96,6 +97,10 @@ class ReplayProvider:
         """The `api_base` of the model that `key` answers for."""
         return "%s/%s/v1" % (self.url, key)
 
+    def answer_to(self, key: str, body: Dict[str, Any]) -> Answer:
+        """The answer to a request under `key`; a subclass may look at the body."""
+        return self.answers.get(key, NOT_SCRIPTED)
+
     def _accept(self) -> None:
         while True:
             connection, _ = self._listener.accept()
@@ -126,8 +131,9 @@ class ReplayProvider:
             return False
         _, path, headers = head
         body = reader.read(int(headers.get("content-length", "0")))
-        self.received.append(Received(path, headers, json.loads(body) if body else {}))
-        answer = self.answers.get(path.strip("/").split("/")[0], NOT_SCRIPTED)
+        received = Received(path, headers, json.loads(body) if body else {}, body)
+        self.received.append(received)
+        answer = self.answer_to(path.strip("/").split("/")[0], received.body)
         send_answer(connection, answer)
         return answer.framing in ("chunked", "length")
 

@@ -34,6 +34,11 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
     "edges": (
         "provider.client",
         "provider.fallback",
+        "provider.cancel",
+        "provider.connections",
+        "provider.cooldown",  # remembers under a lock
+        "provider.keys",  # remembers under a lock
+        "watch",
         "provider.repair",  # remembers under a lock
         "config.load",
         "config.reload",

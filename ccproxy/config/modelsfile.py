@@ -66,6 +66,8 @@ _KEYS: Dict[str, Tuple[str, Callable[[Any], Any]]] = {
     "extra_body": ("extra_body", _mapping),
     "supports_images": ("supports_images", truth),
     "fallbacks": ("fallbacks", _list),
+    "ca_bundle": ("ca_bundle", _filled),
+    "client_cert": ("client_cert", _list),
     "forward_client_key": ("forward_client_key", truth),
 }
 for _kind in ("input", "output", "cache_read", "cache_write"):

@@ -39,6 +39,10 @@ class Model:
     fallbacks: Tuple[str, ...] = ()
     forward_client_key: bool = False
     """Whether a ``direct`` provider is given the client's own credential, as it came."""
+    ca_bundle: str = ""
+    """A file of CA certificates to trust instead of the usual ones."""
+    client_cert: Tuple[str, ...] = ()
+    """A client certificate: one file, or certificate and key."""
     needs_key: bool = True
 
     @property
@@ -190,10 +194,10 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("DEFAULT_MAX_INPUT_TOKENS", positive_number, 128_000, "context window of models that do not say"),
     Setting("DEFAULT_INPUT_COST_PER_TOKEN", money, None, "USD per input token of models that do not say", True),
     Setting("DEFAULT_OUTPUT_COST_PER_TOKEN", money, None, "USD per output token of models that do not say", True),
-    Setting("MAX_RETRIES", whole_number, 2, "further attempts per model, before the first content", True),
-    Setting("RETRY_MAX_WAIT", seconds, 30.0, "longest wait before an attempt, in seconds", True),
-    Setting("PING_INTERVAL", seconds, 10.0, "seconds of silence after which a stream gets a ping", True),
-    Setting("COMMIT_AFTER", seconds, 10.0, "seconds to wait for the provider before the stream is opened", True),
+    Setting("MAX_RETRIES", whole_number, 2, "further attempts per model, before the first content"),
+    Setting("RETRY_MAX_WAIT", seconds, 30.0, "longest wait before an attempt, in seconds"),
+    Setting("PING_INTERVAL", seconds, 10.0, "seconds of silence after which a stream gets a ping"),
+    Setting("COMMIT_AFTER", seconds, 10.0, "seconds to wait for the provider before the stream is opened"),
     Setting("MAX_REQUEST_BYTES", positive_number, 33_554_432, "largest request body"),
     Setting("KEEPALIVE_TIMEOUT", seconds, 60.0, "seconds an idle connection is kept"),
     Setting("CLIENT_HEADER_TIMEOUT", seconds, 15.0, "seconds a client may take to send its headers", True),
@@ -201,7 +205,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("CLIENT_WRITE_TIMEOUT", seconds, 60.0, "seconds after which a client that takes no byte is dropped"),
     Setting("PROVIDER_CONNECT_TIMEOUT", seconds, 10.0, "seconds to connect to a provider"),
     Setting("PROVIDER_READ_TIMEOUT", seconds, 300.0, "seconds of silence after which a provider has failed"),
-    Setting("PROVIDER_TOTAL_TIMEOUT", seconds, 3600.0, "seconds one exchange may take in all", True),
+    Setting("PROVIDER_TOTAL_TIMEOUT", seconds, 3600.0, "seconds one exchange may take in all"),
     Setting("DRAIN_TIMEOUT", seconds, 30.0, "seconds that running requests get after SIGTERM"),
     Setting("LOG_LEVEL", one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least level that is logged"),
     Setting("LOG_FILE_PATH", text, "", "log folder, or path of server.log", True),
@@ -236,12 +240,17 @@ class Config:
     max_tokens_limit: Optional[int] = None
     default_max_tokens: int = 8192
     default_max_input_tokens: int = 128_000
+    max_retries: int = 2
+    retry_max_wait: float = 30.0
+    ping_interval: float = 10.0
+    commit_after: float = 10.0
     max_request_bytes: int = 33_554_432
     keepalive_timeout: float = 60.0
     client_body_timeout: float = 30.0
     client_write_timeout: float = 60.0
     provider_connect_timeout: float = 10.0
     provider_read_timeout: float = 300.0
+    provider_total_timeout: float = 3600.0
     drain_timeout: float = 30.0
     log_level: str = "INFO"
     models: Mapping[str, Model] = field(default_factory=dict)

@@ -9,9 +9,11 @@ from typing import Any, Callable
 from ..config.schema import Config
 from ..errors import InvalidRequest
 from ..provider.client import ProviderClient
+from ..provider.cooldown import Cooldown
 from ..provider.repair import Repairs
 from ..tokens import Counter
 from ..web import Request
+from .running import Running
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Context:
     now: Callable[[], float]
     """Seconds on a clock that only runs forward."""
     sleep: Callable[[float], None]
+    running: Running
+    """This request among those that are watched, once it waits for a provider."""
+    cooldown: Cooldown
 
 
 def parse_body(request: Request) -> Any:

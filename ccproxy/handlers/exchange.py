@@ -11,6 +11,7 @@ from ..config.schema import Model
 from ..errors import ApiError, ProviderError
 from ..message import BlockStart, Event, MessageDelta, Usage
 from ..openai import Chunk, Json, dump
+from ..provider.cancel import Cancel
 from ..provider.client import Call, ProviderResponse
 from ..provider.repair import find_repair
 from ..routing import Decision
@@ -43,8 +44,9 @@ class Record:
             elif isinstance(event, MessageDelta):
                 self.usage, self.outcome = event.usage, event.stop_reason
 
-    def write(self) -> None:
-        """Log the line."""
+    def end(self) -> None:
+        """Log the line; the request is watched no more."""
+        self.context.running.stop()
         if self.is_written:
             return
         self.is_written = True
@@ -83,7 +85,7 @@ def _send(body: Json, model: Model, context: Context, input_tokens: int) -> Unio
     key = (model.api_base, model.name)
     body = context.repairs.apply(key, body)
     try:
-        return context.client.send(_call(body, model, input_tokens), context.config)
+        return context.client.send(_call(body, model, input_tokens), context.config, context.running.cancel)
     except ProviderError as error:
         if error.is_output_limit:
             return CutShort()
@@ -91,7 +93,7 @@ def _send(body: Json, model: Model, context: Context, input_tokens: int) -> Unio
         if repair is None or error.is_overflow or repair(body) == body:
             raise
         log.info("%s refused a field, asking again without it: %s", model.model_id, error.message)
-    response = context.client.send(_call(repair(body), model, input_tokens), context.config)
+    response = context.client.send(_call(repair(body), model, input_tokens), context.config, context.running.cancel)
     context.repairs.remember(key, repair)
     return response
 
@@ -118,14 +120,19 @@ class CutShort:
 class Exchange:
     """A model's answer as Messages API events. ``close`` it, whatever happened."""
 
-    def __init__(self, response: Union[ProviderResponse, CutShort], translator: StreamTranslator) -> None:
+    def __init__(
+        self, response: Union[ProviderResponse, CutShort], translator: StreamTranslator, cancel: Cancel
+    ) -> None:
         self.translator = translator
+        self._cancel = cancel
         self._response = response
         self._ready: List[Event] = []
         self._events = self._translate()
 
     @classmethod
-    def open(cls, request: MessagesRequest, model: Model, context: Context, input_tokens: int) -> Exchange:
+    def open(
+        cls, request: MessagesRequest, model: Model, context: Context, message_id: str, input_tokens: int
+    ) -> Exchange:
         """Ask a model, and return once its first content, or its regular end, is here.
 
         Raises:
@@ -134,7 +141,7 @@ class Exchange:
         _check_window(model, input_tokens)
         translated = translate_for(request, model, context)
         reply = ReplyContext(
-            message_id=context.new_id("msg_"),
+            message_id=message_id,
             model=request.model,
             input_tokens=input_tokens,
             tool_names=translated.tool_names,
@@ -152,7 +159,7 @@ class Exchange:
         if translated.dropped:
             log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
         response = _send(translated.chat.to_dict(), model, context, input_tokens)
-        exchange = cls(response, StreamTranslator(reply))
+        exchange = cls(response, StreamTranslator(reply), context.running.cancel)
         try:
             exchange._wait_for_content()
         except BaseException:
@@ -179,17 +186,21 @@ class Exchange:
                 yield events
 
     def _translate(self) -> Iterator[List[Event]]:
-        for chunks in self._response.chunks():
-            events: List[Event] = []
-            try:
-                for chunk in chunks:
-                    events += self.translator.feed(chunk)
-            except ApiError:
-                yield events  # what came before the failure is the client's
-                raise
-            yield events
-            if self.translator.is_stopped:
-                break
+        try:
+            for chunks in self._response.chunks():
+                events: List[Event] = []
+                try:
+                    for chunk in chunks:
+                        events += self.translator.feed(chunk)
+                except ApiError:
+                    yield events  # what came before the failure is the client's
+                    raise
+                yield events
+                if self.translator.is_stopped:
+                    break
+        except ProviderError:
+            self._cancel.check()  # a connection that we ended ourselves is no fault of the provider
+            raise
         yield self.translator.finish(is_done=self._response.is_done)
 
     def fail(self, error: ApiError, request_id: str) -> List[Event]:

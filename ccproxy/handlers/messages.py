@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Dict, Iterator, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
-from ..config.schema import Model
-from ..errors import ApiError, InvalidRequest, ProviderError, StreamCut
-from ..message import Usage, fold, message_object
-from ..provider.fallback import first_answer
+from ..config.schema import Config, Model
+from ..errors import ApiError, ClientGone, InvalidRequest, ProviderError, StreamCut
+from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
+from ..provider.fallback import Walk
+from ..provider.retry import RetryPolicy
 from ..routing import Decision, decide
 from ..sse import encode
 from ..tokens import estimate
-from ..web import Request, Response
+from ..web import EVENT_STREAM, Early, Request, Response
 from .context import Context, parse_body
 from .exchange import Exchange, Record
 from .passthrough import Relay
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # Claude Code 1.0 and 2.0 overlook an error event that arrives in one read with earlier events.
 ERROR_PAUSE = 0.1
+# Claude Code 1.0 waits 60 s for the head of an answer that is not streamed.
+WHOLE_COMMIT_AFTER = 45.0
 
 
 def handle(context: Context, request: Request) -> Response:
@@ -53,27 +56,55 @@ def answer(
 ) -> Response:
     """Answer with the first model of a route that can."""
     record = Record(context, decision, context.now())
+    message_id = context.new_id("msg_")
+    config, running = context.config, context.running
+    walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)
 
     def ask(model: Model) -> Tuple[Model, Union[Exchange, Relay]]:
         if model.direct:
             return model, Relay.open(request, messages, model, context)
-        return model, Exchange.open(messages, model, context, input_tokens)
+        return model, Exchange.open(messages, model, context, message_id, input_tokens)
 
+    start = MessageStart(message_id, messages.model, Usage(input_tokens))
+    running.start(config.provider_total_timeout, _early(config, messages, decision, start))
     try:
-        record.model, exchange = first_answer(decision.models, ask)
+        record.model, exchange = walk.first_answer(decision.models, ask)
     except ApiError as error:
-        record.model, record.outcome = decision.models[-1], f"failed with {error.status}"
-        record.write()
-        error.headers.update(_headers(decision, record.model))
-        if isinstance(error, ProviderError) and error.verbatim is not None:
-            return Response(error.status, error.headers, error.verbatim)
-        raise
+        return _failed(error, record, messages)
     headers = _headers(decision, record.model)
     if isinstance(exchange, Relay):
         return exchange.respond(record, headers)
     if messages.stream:
-        return _stream(exchange, record, headers)
+        return _stream(exchange, record, headers, is_open=running.begin_answer())
     return _whole(exchange, record, headers)
+
+
+def _early(config: Config, messages: MessagesRequest, decision: Decision, start: MessageStart) -> Optional[Early]:
+    """Return what a waiting client is given: the start of the stream and pings, or spaces before a JSON document.
+
+    An answer that is passed through is the provider's from its first byte.
+    """
+    if any(model.direct for model in decision.models):
+        return None
+    if messages.stream:
+        ping = encode([Ping()])
+        return Early(config.commit_after, EVENT_STREAM, encode([start]) + ping, ping, config.ping_interval)
+    after = max(config.commit_after, WHOLE_COMMIT_AFTER)
+    return Early(after, {"content-type": "application/json"}, b" ", b" ", config.ping_interval)
+
+
+def _failed(error: ApiError, record: Record, messages: MessagesRequest) -> Response:
+    """Answer with an error: an HTTP error, or, where the stream is open already, an error event."""
+    record.model = record.decision.models[-1]
+    record.outcome = "cancelled" if isinstance(error, ClientGone) else f"failed with {error.status}"
+    is_open = record.context.running.begin_answer()
+    if is_open and messages.stream:
+        return Response.stream(_error_parts([ErrorEvent(error.to_dict(record.context.request_id))], record), record.end)
+    record.end()
+    error.headers.update(_headers(record.decision, record.model))
+    if isinstance(error, ProviderError) and error.verbatim is not None:
+        return Response(error.status, error.headers, error.verbatim)
+    raise error
 
 
 def _headers(decision: Decision, model: Optional[Model]) -> Dict[str, str]:
@@ -82,34 +113,38 @@ def _headers(decision: Decision, model: Optional[Model]) -> Dict[str, str]:
 
 
 def _whole(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Response:
-    events = []
+    events: List[Event] = []
     try:
         for batch in exchange.events():
             record.see(batch)
             events += batch
     except ApiError as error:
-        record.outcome = f"failed with {error.status}"
+        record.outcome = "cancelled" if isinstance(error, ClientGone) else f"failed with {error.status}"
         error.headers.update(headers)
         raise
     finally:
         exchange.close()
-        record.write()
+        record.context.running.begin_answer()
+        record.end()
     return Response.json(fold(events), headers=headers)
 
 
-def _stream(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Response:
+def _stream(exchange: Exchange, record: Record, headers: Dict[str, str], *, is_open: bool) -> Response:
     def on_close() -> None:
         exchange.close()
-        record.write()
+        record.end()
 
-    return Response.stream(_parts(exchange, record), on_close, headers)
+    return Response.stream(_parts(exchange, record, is_open), on_close, headers)
 
 
-def _parts(exchange: Exchange, record: Record) -> Iterator[bytes]:
+def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]:
+    """Yield the stream; with ``is_open`` its first event is on its way already."""
     context = record.context
     try:
         for events in exchange.events():
             record.see(events)
+            if is_open:
+                events = [event for event in events if not isinstance(event, MessageStart)]
             yield encode(events)
         return
     except ApiError as error:
@@ -117,9 +152,16 @@ def _parts(exchange: Exchange, record: Record) -> Iterator[bytes]:
     except Exception as error:
         log.exception("%s failed in mid-stream", context.request_id)
         failure = ApiError(f"ccproxy failed: {type(error).__name__}")
+    if isinstance(failure, ClientGone):
+        raise StreamCut(failure.message)
     record.outcome = f"failed in mid-stream with {failure.status}: {failure.message}"
     log.warning("%s %s", context.request_id, record.outcome)
-    context.sleep(ERROR_PAUSE)
-    yield encode(exchange.fail(failure, context.request_id))
-    context.sleep(ERROR_PAUSE)
-    raise StreamCut(failure.message)
+    yield from _error_parts(exchange.fail(failure, context.request_id), record)
+
+
+def _error_parts(events: List[Event], record: Record) -> Iterator[bytes]:
+    """Yield the error event apart from what was before, and end without an end."""
+    record.context.sleep(ERROR_PAUSE)
+    yield encode(events)
+    record.context.sleep(ERROR_PAUSE)
+    raise StreamCut(record.outcome)

@@ -47,7 +47,7 @@ class Relay:
             changes["max_tokens"] = min(messages.max_tokens, *limits)
         body = direct_body(request.body, messages.raw, changes)
         path = path[len("/v1") :] if model.api_base.endswith("/v1") else path
-        return cls(context.client.send(Call(model, path, body, headers), context.config))
+        return cls(context.client.send(Call(model, path, body, headers), context.config, context.running.cancel))
 
     def respond(self, record: Record, headers: Dict[str, str]) -> Response:
         """Return the answer that relays the provider's."""
@@ -55,7 +55,7 @@ class Relay:
 
         def on_close() -> None:
             self._response.close()
-            record.write()
+            record.end()
 
         return Response(200, {**passed, **headers}, Stream(self._reads(record), on_close))
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import threading
-from collections import defaultdict
-from contextlib import contextmanager, suppress
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Callable, DefaultDict, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
@@ -24,6 +24,10 @@ from ..errors import ProviderError
 from ..openai import Chunk
 from ..sse import Reader
 from ..translate.failure import Target, mask, translate_failure
+from .cancel import Cancel
+from .connections import CancellableAdapter
+from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
+from .retry import retry_after
 
 READ_SIZE = 65536
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -58,9 +62,8 @@ class ProviderClient:
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=64, pool_maxsize=POOL_SIZE))
-        self._turns: DefaultDict[str, Iterator[int]] = defaultdict(itertools.count)
-        self._open: Set[ProviderResponse] = set()
+            self._session.mount(scheme, CancellableAdapter(pool_connections=64, pool_maxsize=POOL_SIZE))
+        self._keys = KeyRing()
         self._environments: Dict[str, Dict[str, Any]] = {}
         self._environments_lock = threading.Lock()
 
@@ -68,15 +71,16 @@ class ProviderClient:
         """Close the idle connections."""
         self._session.close()
 
-    def send(self, call: Call, config: Config) -> ProviderResponse:
+    def send(self, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
         """Send one call and return the open answer, its status known to be 200.
+
+        A key that is refused or throttled rests, and another one of the same provider takes over at once.
 
         Raises:
             ProviderError: no connection, no answer in time, or an answer that is an error.
+            ApiError: why the request was cancelled.
         """
-        model = call.model
-        base = self._demo_base() if model.api_base == DEMO_BASE else model.api_base
-        keys = config.keys_of(model)
+        model, keys = call.model, config.keys_of(call.model)
         if model.needs_key and not keys:
             raise ProviderError(
                 f"no key for {model.model_id}: {model.api_key_name} is not set",
@@ -84,9 +88,26 @@ class ProviderClient:
                 is_transient=False,
                 headers={"x-should-retry": "false"},
             )
-        key = keys[next(self._turns[model.api_key_name]) % len(keys)] if keys else ""
+        for _ in keys:
+            now = time.monotonic()
+            key = self._keys.choose(model.api_key_name, keys, now)
+            try:
+                return self._send_with(key, call, config, cancel)
+            except ProviderError as error:
+                rest = rest_of_key(error)
+                if rest is None:
+                    raise
+                self._keys.rest(model.api_key_name, key, now + rest)
+                if not self._keys.has_awake(model.api_key_name, keys, now):
+                    raise
+        return self._send_with("", call, config, cancel)
+
+    def _send_with(self, key: str, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
+        model = call.model
+        base = self._demo_base() if model.api_base == DEMO_BASE else model.api_base
         target = Target(model.provider, model.name, config.window(model), call.input_tokens, tuple(config.secrets))
-        with _failures(target):
+        cancel.check()
+        with cancel.is_current(), _failures(target):
             response = self._session.post(
                 base + call.path,
                 data=call.body,
@@ -94,10 +115,10 @@ class ProviderClient:
                 stream=True,
                 allow_redirects=False,
                 timeout=(config.provider_connect_timeout, config.provider_read_timeout),
-                **self._environment(base),
+                **{**self._environment(base), **_certificates(model)},
             )
             if response.status_code == 200:
-                return self._opened(ProviderResponse(response, target, self._open.discard))
+                return ProviderResponse(response, target)
             with response:
                 body = response.raw.read(MAX_ERROR_BYTES, decode_content=True) or b""
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -107,15 +128,6 @@ class ProviderClient:
             error.status, error.verbatim = response.status_code, body
             error.headers.update({name: headers[name] for name in headers if name in DIRECT_HEADERS})
         raise error
-
-    def _opened(self, response: ProviderResponse) -> ProviderResponse:
-        self._open.add(response)
-        return response
-
-    def abort(self) -> None:
-        """Break off all answers that are still coming; whoever reads them gets a ``ProviderError``."""
-        for response in list(self._open):
-            response.abort()
 
     def _environment(self, base: str) -> Dict[str, Any]:
         """Return the proxies and CA bundle that the environment gives an address, as users of requests expect."""
@@ -128,6 +140,24 @@ class ProviderClient:
             return self._environments[origin]
 
 
+def rest_of_key(error: ProviderError) -> Optional[float]:
+    """Return how long the key of a failed call should rest, in seconds; None when it was not the key's fault."""
+    if error.provider_status == 429:
+        return retry_after(error.headers, time.time()) or THROTTLED_REST
+    return REFUSED_REST if error.provider_status in (401, 402, 403) else None
+
+
+def _certificates(model: Model) -> Dict[str, Any]:
+    """Return the model's own CA bundle and client certificate."""
+    own: Dict[str, Any] = {}
+    if model.ca_bundle:
+        own["verify"] = os.path.expanduser(model.ca_bundle)
+    if model.client_cert:
+        files = tuple(map(os.path.expanduser, model.client_cert))
+        own["cert"] = files if len(files) > 1 else files[0]
+    return own
+
+
 def _key_header(model: Model, key: str) -> Dict[str, str]:
     if not key:
         return {}
@@ -137,11 +167,8 @@ def _key_header(model: Model, key: str) -> Dict[str, str]:
 class ProviderResponse:
     """An answer with status 200, read as it arrives. ``close`` it, whatever happened."""
 
-    def __init__(
-        self, response: requests.Response, target: Target, on_close: Callable[[ProviderResponse], None]
-    ) -> None:
+    def __init__(self, response: requests.Response, target: Target) -> None:
         self._response = response
-        self._on_close = on_close
         self._target = target
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self.is_done = False
@@ -212,16 +239,8 @@ class ProviderResponse:
         self.is_done = True
         return Chunk.from_completion(value)
 
-    def abort(self) -> None:
-        """End the connection under a reader in another thread."""
-        sock = _socket_of(self._response)
-        if sock is not None:
-            with suppress(OSError):  # ended already
-                sock.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, close it otherwise."""
-        self._on_close(self)
         if self.is_done and self._at_end():
             self._response.raw.release_conn()
         else:
@@ -261,12 +280,14 @@ def _chunk(data: str) -> Optional[Chunk]:
         return None
 
 
-def _transport_status(error: Exception) -> Tuple[int, str]:
-    if isinstance(error, requests.Timeout):
-        return 504, "did not answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return 502, "could not be reached over TLS"
-    return 502, "could not be reached, or broke the connection"
+# Fault of the transport: status, words, and whether the same model is worth another attempt. A provider that was
+# silent for PROVIDER_READ_TIMEOUT may be working, and billing, still.
+_FAULTS: Tuple[Tuple[Tuple[Type[BaseException], ...], int, str, bool], ...] = (
+    ((requests.ConnectTimeout,), 504, "could not be connected in time", True),
+    ((requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError), 504, "did not answer in time", False),
+    ((requests.exceptions.SSLError,), 502, "could not be reached over TLS", False),
+    ((BaseException,), 502, "could not be reached, or broke the connection", True),
+)
 
 
 @contextmanager
@@ -275,7 +296,6 @@ def _failures(target: Target) -> Iterator[None]:
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        timed_out = isinstance(error, (urllib3.exceptions.TimeoutError, TimeoutError))
-        status, what = (504, "did not answer in time") if timed_out else _transport_status(error)
-        message = mask(f"{target.provider} ({target.model_name}) {what}: {error}", target.secrets)
-        raise ProviderError(message[:500], status=status) from error
+        _, status, words, is_transient = next(fault for fault in _FAULTS if isinstance(error, fault[0]))
+        message = mask(f"{target.provider} ({target.model_name}) {words}: {error}", target.secrets)
+        raise ProviderError(message[:500], status=status, is_transient=is_transient) from error

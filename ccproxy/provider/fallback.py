@@ -1,36 +1,89 @@
-"""Walks a route: the next model when one fails, never after the first content."""
+"""Walks a route: the same model again, then the next one, never after the first content."""
 
 from __future__ import annotations
 
 import logging
-from typing import Callable, Iterable, List, TypeVar
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Callable, List, Sequence, TypeVar
 
 from ..config.schema import Model
 from ..errors import ApiError, ProviderError
+from .cancel import Cancel
+from .cooldown import Cooldown
+from .retry import RetryPolicy, wait_before
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def first_answer(models: Iterable[Model], ask: Callable[[Model], T]) -> T:
-    """Return the answer of the first model that gives one.
+@dataclass
+class Walk:
+    """One request's way along a route; ``failures`` names each attempt that gave no answer."""
 
-    ``ask`` must return only once content is certain to come, so that nothing was shown or billed twice.
+    policy: RetryPolicy
+    cooldown: Cooldown
+    cancel: Cancel
+    waited: float = 0.0
+    failures: List[str] = field(default_factory=list)
 
-    Raises:
-        ApiError: the last model's failure, with the earlier ones named.
-    """
-    failures: List[str] = []
-    last: ApiError = ProviderError("the route is empty", is_transient=False)
-    for model in models:
-        try:
-            return ask(model)
-        except ProviderError as error:
-            log.warning("%s failed with %d: %s", model.model_id, error.status, error.message)
-            failures.append(f"{model.model_id}: {error.message}")
-            last = error
-            if not error.is_transient and error.status not in (401, 402, 403, 404):
-                break  # the request itself is refused: the next model would see the same request
-    if len(failures) > 1 and not (isinstance(last, ProviderError) and last.is_overflow):  # clients match its words
-        last.message = "no model of the route answered: " + "; ".join(failures)
-    raise last
+    def first_answer(self, models: Sequence[Model], ask: Callable[[Model], T]) -> T:
+        """Return the answer of the first model that gives one.
+
+        ``ask`` must return only once content is certain to come, so that nothing is shown or billed twice. Models
+        that rest are passed over, but for the last one.
+
+        Raises:
+            ApiError: the last failure, with all attempts named; or why the request was cancelled.
+        """
+        last: ApiError = ProviderError("the route is empty", is_transient=False)
+        for position, model in enumerate(models):
+            is_last = position == len(models) - 1
+            if not is_last and self.cooldown.is_resting(_key(model), time.monotonic()):
+                self.failures.append(f"{model.model_id}: passed over, it failed too often just now")
+                continue
+            try:
+                return self._ask_again(model, ask)
+            except ProviderError as error:
+                last = error
+                if error.is_refusal and not error.is_overflow:
+                    break
+        raise self._told(last)
+
+    def _ask_again(self, model: Model, ask: Callable[[Model], T]) -> T:
+        attempt = 0
+        while True:
+            try:
+                answer = ask(model)
+            except ProviderError as error:
+                self.cancel.check()
+                self._failed(model, error)
+                draw = random.random()  # noqa: S311 - jitter
+                pause = wait_before(attempt, error, self.policy, waited=self.waited, draw=draw, now=time.time())
+                if pause is None:
+                    raise
+                log.info("%s is asked again in %.1f s", model.model_id, pause)
+                self.cancel.pause(pause)
+                self.waited += pause
+                attempt += 1
+            else:
+                self.cooldown.report(_key(model), True, time.monotonic())
+                return answer
+
+    def _failed(self, model: Model, error: ProviderError) -> None:
+        log.warning("%s failed with %d: %s", model.model_id, error.status, error.message)
+        self.failures.append(f"{model.model_id}: {error.message}")
+        if error.is_transient:
+            self.cooldown.report(_key(model), False, time.monotonic())
+
+    def _told(self, error: ApiError) -> ApiError:
+        """Name all attempts in the error; overflows keep their words, which clients match."""
+        is_exact = isinstance(error, ProviderError) and (error.is_overflow or error.verbatim is not None)
+        if len(self.failures) > 1 and not is_exact:
+            error.message = f"no model answered ({len(self.failures)} attempts): " + "; ".join(self.failures)
+        return error
+
+
+def _key(model: Model) -> tuple[str, str]:
+    return model.api_base, model.name

@@ -6,6 +6,7 @@ Content decides before the status: providers send 400, 413, 422, 429, 500 and ev
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
@@ -128,10 +129,37 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
         answer = 404 if status == 404 else _STATUSES.get(status, 500 if status >= 500 else 400)
         is_final = answer in _FINAL
     passed = {name: headers[name] for name in ("retry-after", "retry-after-ms") if _is_plain(headers.get(name))}
+    if not passed and answer in (429, 529):
+        passed = _retry_after_in(text, headers)
     message = mask(f"{target.provider} ({target.model_name}): {detail}", target.secrets)
     # Useless retries cost Claude Code three minutes each; 400 and 404 it does not repeat.
     headers_out = {**passed, **(_NO_RETRY if answer in (401, 402, 403) or (rule and rule.is_final) else {})}
     return ProviderError(message, status=answer, is_transient=not is_final, headers=headers_out)
+
+
+# Gemini's RetryInfo, and OpenRouter's copy of the inner provider's headers.
+_RETRY_DELAY = re.compile(r"retryDelay\W+(\d+(?:\.\d+)?)s|\"retry-after\"\W+(\d+)", re.IGNORECASE)
+_RESET_NAMES = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+def _retry_after_in(text: str, headers: Mapping[str, str]) -> Dict[str, str]:
+    """Return ``retry-after`` as far as the body, or OpenAI's reset durations (``1m2.5s``), tell it."""
+    match = _RETRY_DELAY.search(text)
+    if match:
+        return {"retry-after": str(math.ceil(float(match[1] or match[2])))}
+    exhausted = [name for name in _RESET_NAMES if headers.get(name.replace("reset", "remaining")) == "0"]
+    waits = [_seconds(headers.get(name, "")) for name in exhausted]
+    longest = max((wait for wait in waits if wait is not None), default=None)
+    return {"retry-after": str(math.ceil(longest))} if longest else {}
+
+
+def _seconds(duration: str) -> Optional[float]:
+    match = _DURATION.fullmatch(duration.strip())
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, seconds, milliseconds = (float(group or 0) for group in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
 def error_in_stream(error: Any, target: Target) -> ProviderError:

@@ -374,6 +374,7 @@ class StreamTranslator:
             self._carry_reasoning()
         index = self._blocks
         call.client_id = tool_id
+        self._output_characters += len(call.name)
         block = tool_use_block(tool_id, self._context.tool_names.to_client(call.name))
         self._switch(OpenBlock("tool_use", index, call), block)
         self._send_arguments(index, call)
@@ -390,8 +391,11 @@ class StreamTranslator:
         fragment = call.arguments[call.sent :]
         if fragment and call.is_live:
             call.sent = len(call.arguments)
-            self._output_characters += len(fragment)
-            self._out.append(InputJsonDelta(index, fragment))
+            self._send_json(index, fragment)
+
+    def _send_json(self, index: int, text: str) -> None:
+        self._output_characters += len(text)
+        self._out.append(InputJsonDelta(index, text))
 
     def _flush_calls(self) -> None:
         """Send what still waits: text follows, or the answer ends."""
@@ -405,12 +409,12 @@ class StreamTranslator:
         call.end()
         self._send_arguments(index, call)
         if not call.sent:
-            self._out.append(InputJsonDelta(index, dump(partial_json.repair(call.arguments))))
+            self._send_json(index, dump(partial_json.repair(call.arguments)))
         elif not call.is_complete and not (self._is_cut_by_length and call is self._calls.all[-1]):
             suffix = partial_json.closing(call.arguments)
             if suffix is None:
                 raise ProviderError(f"the provider sent arguments for tool {call.name!r} that are not JSON")
-            self._out.append(InputJsonDelta(index, suffix))
+            self._send_json(index, suffix)
 
     # --- the end ---------------------------------------------------------------------------------------------
 

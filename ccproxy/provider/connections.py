@@ -1,0 +1,87 @@
+"""Pooled connections that tell the request they work for which socket they use, so that a cancel can end it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Optional
+
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from .cancel import Cancel, current
+
+
+class _Attached:
+    """A connection that tells the current request's ``Cancel`` which socket it uses, and takes it back."""
+
+    sock: Optional[socket.socket]
+    cancel: Optional[Cancel] = None
+
+    def attach(self) -> None:
+        """Name the socket to the request this thread works for."""
+        self.cancel = current()
+        if self.cancel is not None:
+            self.cancel.attach(self.sock)
+
+    def detach(self) -> None:
+        """Forget the request: the connection goes back to the pool, to another one."""
+        if self.cancel is not None:
+            self.cancel.attach(None)
+            self.cancel = None
+
+
+class _HTTPConnection(_Attached, urllib3.connection.HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        self.attach()
+
+    def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            self.attach()
+        super().putrequest(*args, **kwargs)
+
+
+class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        self.attach()
+
+    def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            self.attach()
+        super().putrequest(*args, **kwargs)
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.detach()
+        super()._put_conn(conn)
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.detach()
+        super()._put_conn(conn)
+
+
+class CancellableAdapter(HTTPAdapter):
+    """Connections, also those through a proxy, that a cancelled request can be ended by."""
+
+    _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}  # noqa: RUF012
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools of direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the pools of connections through one proxy."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._POOLS
+        return manager

@@ -1,0 +1,66 @@
+"""Models that keep failing rest for a while; a failure rate decides, not a single error."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Deque, Dict, Hashable, Tuple
+
+WINDOW = 60.0
+LEAST_FAILURES = 3
+FAILURE_RATE = 0.5
+FIRST_REST = 15.0
+LONGEST_REST = 300.0
+
+
+@dataclass
+class _State:
+    outcomes: Deque[Tuple[float, bool]] = field(default_factory=deque)
+    rest: float = 0.0
+    rests_until: float = 0.0
+    is_probed: bool = False
+
+
+class Cooldown:
+    """What the last minute of each model looked like; ``now`` is a clock that only runs forward."""
+
+    def __init__(self) -> None:
+        self._states: Dict[Hashable, _State] = {}
+        self._states_lock = threading.Lock()
+
+    def is_resting(self, key: Hashable, now: float) -> bool:
+        """Whether a model is to be passed over. After its rest one request may try it; the others wait for that."""
+        with self._states_lock:
+            state = self._states.get(key)
+            if state is None or not state.rest:
+                return False
+            if now < state.rests_until or state.is_probed:
+                return True
+            state.is_probed = True
+            state.rests_until = now + state.rest  # a probe that is never reported does not rest it for ever
+            return False
+
+    def report(self, key: Hashable, is_good: bool, now: float) -> None:
+        """Take down how an attempt ended."""
+        with self._states_lock:
+            state = self._states.setdefault(key, _State())
+            if is_good:
+                self._states[key] = _State()
+                return
+            if state.is_probed:
+                self._rest(state, now)
+                return
+            state.outcomes.append((now, is_good))
+            while state.outcomes and state.outcomes[0][0] < now - WINDOW:
+                state.outcomes.popleft()
+            failures = sum(1 for _, good in state.outcomes if not good)
+            if failures >= LEAST_FAILURES and failures >= FAILURE_RATE * len(state.outcomes):
+                self._rest(state, now)
+
+    @staticmethod
+    def _rest(state: _State, now: float) -> None:
+        state.rest = min(LONGEST_REST, state.rest * 2 or FIRST_REST)
+        state.rests_until = now + state.rest
+        state.is_probed = False
+        state.outcomes.clear()
