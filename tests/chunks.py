@@ -9,7 +9,8 @@ from ccproxy.errors import ProviderError
 from ccproxy.message import Event
 from ccproxy.openai import Chunk
 from ccproxy.sse import Reader, encode
-from ccproxy.translate.stream import ReplyContext, StreamTranslator
+from ccproxy.translate.reply import ReplyContext
+from ccproxy.translate.stream import StreamTranslator
 from grammar import check_grammar, fold, parse_sse
 
 Json = Dict[str, Any]

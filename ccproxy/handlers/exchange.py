@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Union
+from typing import Iterator, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
@@ -15,9 +16,10 @@ from ..provider.cancel import Cancel
 from ..provider.client import Call, ProviderResponse
 from ..provider.repair import find_repair
 from ..routing import Decision
-from ..translate.failure import overflow_error
+from ..translate.failure import mask, overflow_error
+from ..translate.reply import ReplyContext
 from ..translate.request import Translated, translate_request, used_tool_ids
-from ..translate.stream import ReplyContext, StreamTranslator
+from ..translate.stream import StreamTranslator
 from .context import Context
 
 log = logging.getLogger(__name__)
@@ -121,10 +123,15 @@ class Exchange:
     """A model's answer as Messages API events. ``close`` it, whatever happened."""
 
     def __init__(
-        self, response: Union[ProviderResponse, CutShort], translator: StreamTranslator, cancel: Cancel
+        self,
+        response: Union[ProviderResponse, CutShort],
+        translator: StreamTranslator,
+        cancel: Cancel,
+        secrets: Tuple[str, ...],
     ) -> None:
         self.translator = translator
         self._cancel = cancel
+        self._secrets = secrets
         self._response = response
         self._ready: List[Event] = []
         self._events = self._translate()
@@ -159,12 +166,11 @@ class Exchange:
         if translated.dropped:
             log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
         response = _send(translated.chat.to_dict(), model, context, input_tokens)
-        exchange = cls(response, StreamTranslator(reply), context.running.cancel)
-        try:
+        exchange = cls(response, StreamTranslator(reply), context.running.cancel, tuple(context.config.secrets))
+        with ExitStack() as on_failure:
+            on_failure.callback(exchange.close)
             exchange._wait_for_content()
-        except BaseException:
-            exchange.close()
-            raise
+            on_failure.pop_all()
         return exchange
 
     def _wait_for_content(self) -> None:
@@ -198,8 +204,9 @@ class Exchange:
                 yield events
                 if self.translator.is_stopped:
                     break
-        except ProviderError:
+        except ProviderError as error:
             self._cancel.check()  # a connection that we ended ourselves is no fault of the provider
+            error.message = mask(error.message, self._secrets)
             raise
         yield self.translator.finish(is_done=self._response.is_done)
 

@@ -6,8 +6,9 @@ import logging
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
-from ..config.schema import Config, Model
+from ..config.schema import Model
 from ..errors import ApiError, ClientGone, InvalidRequest, ProviderError, StreamCut
+from ..http1 import field_value
 from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
 from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
@@ -66,7 +67,7 @@ def answer(
         return model, Exchange.open(messages, model, context, message_id, input_tokens)
 
     start = MessageStart(message_id, messages.model, Usage(input_tokens))
-    running.start(config.provider_total_timeout, _early(config, messages, decision, start))
+    running.start(config.provider_total_timeout, _early(context, messages, decision, start))
     try:
         record.model, exchange = walk.first_answer(decision.models, ask)
     except ApiError as error:
@@ -79,18 +80,20 @@ def answer(
     return _whole(exchange, record, headers)
 
 
-def _early(config: Config, messages: MessagesRequest, decision: Decision, start: MessageStart) -> Optional[Early]:
+def _early(context: Context, messages: MessagesRequest, decision: Decision, start: MessageStart) -> Optional[Early]:
     """Return what a waiting client is given: the start of the stream and pings, or spaces before a JSON document.
 
     An answer that is passed through is the provider's from its first byte.
     """
     if any(model.direct for model in decision.models):
         return None
+    after, every = context.config.commit_after, context.config.ping_interval
+    headers = {"request-id": context.request_id, "x-ccproxy-route": route_header(decision)}
     if messages.stream:
         ping = encode([Ping()])
-        return Early(config.commit_after, EVENT_STREAM, encode([start]) + ping, ping, config.ping_interval)
-    after = max(config.commit_after, WHOLE_COMMIT_AFTER)
-    return Early(after, {"content-type": "application/json"}, b" ", b" ", config.ping_interval)
+        return Early(after, {**EVENT_STREAM, **headers}, encode([start]) + ping, ping, every)
+    headers["content-type"] = "application/json"
+    return Early(max(after, WHOLE_COMMIT_AFTER), headers, b" ", b" ", every)
 
 
 def _failed(error: ApiError, record: Record, messages: MessagesRequest) -> Response:
@@ -107,9 +110,13 @@ def _failed(error: ApiError, record: Record, messages: MessagesRequest) -> Respo
     raise error
 
 
+def route_header(decision: Decision) -> str:
+    """Return the rule and its reason as a header value."""
+    return field_value(f"{decision.rule}: {decision.reason}")
+
+
 def _headers(decision: Decision, model: Optional[Model]) -> Dict[str, str]:
-    route = f"{decision.rule}: {decision.reason}"
-    return {"x-ccproxy-route": route, "x-ccproxy-model": model.model_id if model else ""}
+    return {"x-ccproxy-route": route_header(decision), "x-ccproxy-model": model.model_id if model else ""}
 
 
 def _whole(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Response:

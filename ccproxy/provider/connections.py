@@ -29,45 +29,41 @@ class _Attached:
             self.cancel.attach(None)
             self.cancel = None
 
-
-class _HTTPConnection(_Attached, urllib3.connection.HTTPConnection):
     def connect(self) -> None:
-        super().connect()
+        """Connect, and name the new socket."""
+        super().connect()  # type: ignore[misc]
         self.attach()
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        """Begin a request; on a pooled connection with the socket it has."""
         if self.sock is not None:
             self.attach()
-        super().putrequest(*args, **kwargs)
+        super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+
+class _HTTPConnection(_Attached, urllib3.connection.HTTPConnection):
+    pass
 
 
 class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        self.attach()
-
-    def putrequest(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            self.attach()
-        super().putrequest(*args, **kwargs)
+    pass
 
 
-class _HTTPPool(urllib3.HTTPConnectionPool):
+class _Detaching:
+    """A pool whose connections belong to no request while they are idle."""
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.detach()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+class _HTTPPool(_Detaching, urllib3.HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
 
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.detach()
-        super()._put_conn(conn)
 
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
+class _HTTPSPool(_Detaching, urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.detach()
-        super()._put_conn(conn)
 
 
 class CancellableAdapter(HTTPAdapter):

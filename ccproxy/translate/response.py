@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Optional
 
-from ..message import Usage
+from ..message import MessageDelta, Usage
 from ..provider.dialects import Dialect
+from .reply import ReplyContext
 
 Json = Dict[str, Any]
 
 END_TURN, MAX_TOKENS, TOOL_USE, REFUSAL = "end_turn", "max_tokens", "tool_use", "refusal"
+WINDOW_FULL = "model_context_window_exceeded"
+CUT_BY_LENGTH = (MAX_TOKENS, WINDOW_FULL)
 STOP_REASONS: Dict[str, str] = {
     "length": MAX_TOKENS,
     "max_tokens": MAX_TOKENS,
     "MAX_TOKENS": MAX_TOKENS,
     "model_length": MAX_TOKENS,
-    "model_context_window_exceeded": "model_context_window_exceeded",
+    "model_context_window_exceeded": WINDOW_FULL,
     "content_filter": REFUSAL,
     "SAFETY": REFUSAL,
     "RECITATION": REFUSAL,
@@ -47,7 +51,7 @@ def stop_reason(finish_reason: Optional[str], has_tool_use: bool) -> str:
     reason = STOP_REASONS.get(finish_reason or "", END_TURN)
     if (finish_reason or "").startswith("content_filter"):
         reason = REFUSAL
-    if has_tool_use and reason not in (MAX_TOKENS, "model_context_window_exceeded"):
+    if has_tool_use and reason not in CUT_BY_LENGTH:
         return TOOL_USE
     return reason
 
@@ -98,3 +102,51 @@ def _count(value: Any) -> int:
 
 def _first(*values: Any) -> int:
     return _count(next((value for value in values if value is not None), 0))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """All that an answer said about its end."""
+
+    finish_reason: Optional[str]
+    stop_sequence: Optional[str]
+    refusal: str
+    has_tool_use: bool
+    usage: Optional[Json]
+    """The provider's own counts, where it sent any."""
+    output_characters: int
+
+
+def message_delta(ending: Ending, context: ReplyContext) -> MessageDelta:
+    """Return the event that tells why an answer ended, and what it cost in tokens."""
+    usage = _final_usage(ending, context)
+    if ending.stop_sequence is not None and not ending.has_tool_use:
+        return MessageDelta("stop_sequence", ending.stop_sequence, usage)
+    reason = stop_reason(ending.finish_reason, ending.has_tool_use)
+    if ending.refusal and reason == END_TURN:
+        reason = REFUSAL
+    if reason == MAX_TOKENS and ending.usage is not None and _is_window_full(usage, context):
+        reason = WINDOW_FULL
+    details: Optional[Json] = None
+    if reason == REFUSAL:
+        details = {"type": "refusal", "category": None, "explanation": ending.refusal or None}
+    return MessageDelta(reason, None, usage, details)
+
+
+def _is_window_full(usage: Usage, context: ReplyContext) -> bool:
+    """Whether the window ended the answer, not ``max_tokens``."""
+    prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+    if not context.max_tokens or not context.window:
+        return False
+    return usage.output_tokens < context.max_tokens and prompt + usage.output_tokens >= context.window
+
+
+def _final_usage(ending: Ending, context: ReplyContext) -> Usage:
+    """Return the provider's counts; an absent or zero one is estimated, for clients compact by these numbers."""
+    estimate = Usage(context.input_tokens, -(-ending.output_characters // 4))
+    if ending.usage is None:
+        return estimate
+    usage = translate_usage(ending.usage, context.dialect)
+    if not (usage.input_tokens or usage.cache_read_input_tokens or usage.cache_creation_input_tokens):
+        return replace(usage, input_tokens=estimate.input_tokens)
+    return usage

@@ -16,9 +16,9 @@ A completion that was not streamed is one chunk, so ``fold`` of these events is 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import DefaultDict, List, Optional, Set, Tuple
+from typing import DefaultDict, List, Optional, Set
 
 from .. import partial_json
 from ..errors import ApiError, ProviderError
@@ -28,7 +28,6 @@ from ..message import (
     ErrorEvent,
     Event,
     InputJsonDelta,
-    MessageDelta,
     MessageStart,
     MessageStop,
     SignatureDelta,
@@ -40,38 +39,14 @@ from ..message import (
     tool_use_block,
 )
 from ..openai import Chunk, Json, Piece, ToolCallDelta, dump
-from ..provider.dialects import GENERIC, Dialect
 from .envelope import seal_id
-from .failure import Target, error_in_stream
-from .ids import ToolNames, client_tool_id
+from .failure import error_in_stream
+from .ids import client_tool_id
 from .reasoning import ReasoningState
-from .response import FAILED, MAX_TOKENS, REFUSAL, is_malformed, stop_reason, translate_usage
+from .reply import ReplyContext
+from .response import CUT_BY_LENGTH, FAILED, Ending, is_malformed, message_delta, stop_reason
 from .text import FenceStripper, HalfJoiner, StopMatcher, TagSplitter
 from .toolcalls import Call, ToolCalls
-
-
-@dataclass(frozen=True)
-class ReplyContext:
-    """What the translation of an answer needs to know of its request."""
-
-    message_id: str
-    model: str
-    """The model the client asked for; answers echo it."""
-    input_tokens: int = 0
-    """Our estimate, used until, or unless, the provider tells its own count."""
-    tool_names: ToolNames = field(default_factory=lambda: ToolNames(()))
-    used_tool_ids: frozenset[str] = frozenset()
-    stop_sequences: Tuple[str, ...] = ()
-    is_single_call: bool = False
-    max_tokens: Optional[int] = None
-    window: Optional[int] = None
-    """The model's context window in tokens, when it is known."""
-    dialect: Dialect = GENERIC
-    provider: str = ""
-    model_name: str = ""
-    """Who answers, for the state that must return there."""
-    hides_thinking: bool = False
-    has_fence: bool = False
 
 
 class Phase(Enum):
@@ -112,7 +87,9 @@ class StreamTranslator:
         self._usage: Optional[Json] = None
         self._finish_reason: Optional[str] = None
         self._stop_sequence: Optional[str] = None
-        self._has_choice = self._is_stopped = False
+        self._has_choice = False
+        self.is_stopped = False
+        """Whether a stop sequence ended the answer, so that the rest need not be read."""
         self._refusal = ""
         self._output_characters = 0
 
@@ -120,16 +97,6 @@ class StreamTranslator:
     def has_content(self) -> bool:
         """Whether a content block was opened: from then on the client cannot be given another model's answer."""
         return self._blocks > 0
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether a stop sequence ended the answer, so that the rest need not be read."""
-        return self._is_stopped
-
-    def start(self) -> List[Event]:
-        """Open the message."""
-        self._start()
-        return self._take()
 
     def feed(self, chunk: Chunk) -> List[Event]:
         """Translate one chunk.
@@ -140,11 +107,7 @@ class StreamTranslator:
         if self._phase is Phase.ENDED:
             return []
         if chunk.error is not None:
-            context = self._context
-            raise error_in_stream(
-                chunk.error,
-                Target(context.provider or "the provider", context.model_name, context.window, context.input_tokens),
-            )
+            raise error_in_stream(chunk.error, self._context.target)
         self._start()
         self._has_choice = self._has_choice or chunk.has_choice
         self._usage = chunk.usage or self._usage
@@ -176,7 +139,7 @@ class StreamTranslator:
             return []
         if not self._has_choice:
             raise ProviderError("the provider's answer was empty")
-        if not (is_done or self._finish_reason is not None or self._is_stopped):
+        if not (is_done or self._finish_reason is not None or self.is_stopped):
             raise ProviderError("the provider closed the stream before finishing")
         if self._finish_reason in FAILED or (not self._blocks and is_malformed(self._finish_reason)):
             raise ProviderError(f"the provider gave up: finish_reason {self._finish_reason!r}", status=529)
@@ -194,7 +157,7 @@ class StreamTranslator:
         if not self._blocks:  # clients take a message without any block for a failure
             self._switch(OpenBlock("text", self._blocks), text_block())
             self._close()
-        self._out += [self._message_delta(), MessageStop()]
+        self._out += [message_delta(self._ending(), self._context), MessageStop()]
         self._phase = Phase.ENDED
         return self._take()
 
@@ -265,7 +228,7 @@ class StreamTranslator:
                 self._text(piece.text)
 
     def _thinking(self, text: str) -> None:
-        if self._is_stopped:
+        if self.is_stopped:
             return
         self._flush_stops()
         if self._open is None or self._open.kind != "thinking":
@@ -288,13 +251,13 @@ class StreamTranslator:
             self._switch(OpenBlock("thinking", self._blocks), thinking_block())
 
     def _text(self, text: str) -> None:
-        if self._is_stopped:
+        if self.is_stopped:
             return
         certain, matched = self._stops.feed(self._fence.feed(text) if self._fence else text)
         self._certain_text(certain)
         if matched is not None:
             self._stop_sequence = matched
-            self._is_stopped = True
+            self.is_stopped = True
 
     def _certain_text(self, text: str) -> None:
         if self._open is None or self._open.kind != "text":
@@ -329,7 +292,7 @@ class StreamTranslator:
     # --- tool calls ------------------------------------------------------------------------------------------
 
     def _tool_call(self, delta: ToolCallDelta) -> None:
-        if self._is_stopped:
+        if self.is_stopped:
             return
         call = self._calls.add(delta)
         if delta.state and call.client_id:  # the signature came after its call was opened
@@ -420,39 +383,18 @@ class StreamTranslator:
 
     @property
     def _is_cut_by_length(self) -> bool:
-        return stop_reason(self._finish_reason, False) in (MAX_TOKENS, "model_context_window_exceeded")
-
-    def _message_delta(self) -> MessageDelta:
-        usage = self._final_usage()
-        if self._stop_sequence is not None and not self._tool_blocks:
-            return MessageDelta("stop_sequence", self._stop_sequence, usage)
-        reason = stop_reason(self._finish_reason, self._tool_blocks > 0)
-        details: Optional[Json] = None
-        if self._refusal and reason == "end_turn":
-            reason = REFUSAL
-        if reason == REFUSAL:
-            details = {"type": "refusal", "category": None, "explanation": self._refusal or None}
-        if reason == MAX_TOKENS and self._is_window_full(usage):
-            reason = "model_context_window_exceeded"
-        return MessageDelta(reason, None, usage, details)
+        return stop_reason(self._finish_reason, False) in CUT_BY_LENGTH
 
     @property
     def _tool_blocks(self) -> int:
         return sum(1 for call in self._calls.all if call.is_closed)
 
-    def _is_window_full(self, usage: Usage) -> bool:
-        asked, window = self._context.max_tokens, self._context.window
-        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
-        if not asked or not window or self._usage is None:
-            return False
-        return usage.output_tokens < asked and prompt + usage.output_tokens >= window
-
-    def _final_usage(self) -> Usage:
-        """Return the provider's counts; an absent or zero one is estimated, for clients compact by these numbers."""
-        estimate = Usage(self._context.input_tokens, -(-self._output_characters // 4))
-        if self._usage is None:
-            return estimate
-        usage = translate_usage(self._usage, self._context.dialect)
-        if not (usage.input_tokens or usage.cache_read_input_tokens or usage.cache_creation_input_tokens):
-            return Usage(estimate.input_tokens, usage.output_tokens, thinking_tokens=usage.thinking_tokens)
-        return usage
+    def _ending(self) -> Ending:
+        return Ending(
+            finish_reason=self._finish_reason,
+            stop_sequence=self._stop_sequence,
+            refusal=self._refusal,
+            has_tool_use=self._tool_blocks > 0,
+            usage=self._usage,
+            output_characters=self._output_characters,
+        )

@@ -1,0 +1,39 @@
+"""What the translation of an answer needs to know of its request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import FrozenSet, Optional, Tuple
+
+from ..provider.dialects import GENERIC, Dialect
+from .failure import Target
+from .ids import ToolNames
+
+
+@dataclass(frozen=True)
+class ReplyContext:
+    """What the translation of an answer needs to know of its request."""
+
+    message_id: str
+    model: str
+    """The model the client asked for; answers echo it."""
+    input_tokens: int = 0
+    """Our estimate, used until, or unless, the provider tells its own count."""
+    tool_names: ToolNames = field(default_factory=lambda: ToolNames(()))
+    used_tool_ids: FrozenSet[str] = frozenset()
+    stop_sequences: Tuple[str, ...] = ()
+    is_single_call: bool = False
+    max_tokens: Optional[int] = None
+    window: Optional[int] = None
+    """The model's context window in tokens, when it is known."""
+    dialect: Dialect = GENERIC
+    provider: str = ""
+    model_name: str = ""
+    """Who answers, for the state that must return there."""
+    hides_thinking: bool = False
+    has_fence: bool = False
+
+    @property
+    def target(self) -> Target:
+        """Who is asked, for the wording of failures."""
+        return Target(self.provider or "the provider", self.model_name, self.window, self.input_tokens)
