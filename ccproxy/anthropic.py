@@ -135,7 +135,6 @@ class MessagesRequest:
         """
         if not isinstance(body, dict):
             raise InvalidRequest("The request body should be a JSON object")
-        _refuse_unsupported(body)
         max_tokens = _field(body, "max_tokens", int, required=needs_max_tokens)
         if max_tokens is not None and max_tokens < 0:
             raise InvalidRequest("max_tokens: Input should be greater than or equal to 0")
@@ -192,8 +191,12 @@ def _field(body: Json, name: str, kind: Type[T], path: str = "", required: bool 
     return _item(value, kind, path + name)
 
 
-def _refuse_unsupported(body: Json) -> None:
-    """Refuse what cannot be honoured and would change the answer if it were ignored."""
+def refuse_unsupported(body: Json) -> None:
+    """Refuse what only Anthropic can honour and would change the answer if it were ignored.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
     if body.get("thread") is not None:
         # The SDKs' tool runner goes on with full requests when it reads this code.
         details = {"error_code": "thread_unsupported_request", "unsupported": []}

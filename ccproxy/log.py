@@ -37,3 +37,4 @@ def configure(level: str, secrets: Callable[[], Iterable[str]]) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # every damaged PDF would print a line of its own

@@ -18,6 +18,7 @@ from ccproxy.anthropic import (
     ToolChoice,
     ToolResultBlock,
     ToolUseBlock,
+    refuse_unsupported,
 )
 from ccproxy.errors import InvalidRequest
 
@@ -132,15 +133,16 @@ def test_a_body_that_is_no_object_is_refused(value: Any) -> None:
 def test_message_threads_are_refused_with_the_code_that_sdks_act_on() -> None:
     """The SDKs' tool runner goes on with full requests after exactly this error code."""
     with pytest.raises(InvalidRequest) as caught:
-        parse(thread={"type": "create"})
+        refuse_unsupported(body(thread={"type": "create"}))
     assert caught.value.details == {"error_code": "thread_unsupported_request", "unsupported": []}
 
 
 @pytest.mark.parametrize("fields", [{"mcp_servers": [{"type": "url"}]}, {"compaction": {"type": "summarize"}}])
 def test_what_cannot_be_honoured_is_refused(fields: Json) -> None:
     """A field that would change the answer, and that no other provider can run, is never ignored."""
+    assert parse(**fields).raw == body(**fields), "an Anthropic-format provider may honour it"
     with pytest.raises(InvalidRequest):
-        parse(**fields)
+        refuse_unsupported(body(**fields))
 
 
 @pytest.mark.parametrize("fields", [{"mcp_servers": []}, {"future_field": {"a": 1}}, {"context_management": {}}])

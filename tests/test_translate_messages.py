@@ -47,7 +47,7 @@ CONVERSATIONS: List[Any] = [
         "neighbours of one role are one message",
         [turn("user", "a"), turn("user", "b"), turn("assistant", "c"), turn("assistant", "d"), turn("user", "e")],
         [
-            {"role": "user", "content": [text("a"), text("b")]},
+            {"role": "user", "content": "a\n\nb"},
             {"role": "assistant", "content": "cd"},
             {"role": "user", "content": "e"},
         ],
@@ -120,7 +120,7 @@ CONVERSATIONS: List[Any] = [
             {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "s"}]},
             turn("user", "b"),
         ],
-        [{"role": "user", "content": [text("Hi"), text("b")]}],
+        [{"role": "user", "content": "Hi\n\nb"}],
     ),
     (
         "a tool turn that is there twice, as Claude Code 1.0 sends it",
@@ -226,8 +226,8 @@ REMINDER = text("<system-reminder>\nBe kind.\n</system-reminder>")
 
 def test_a_system_message_becomes_a_reminder() -> None:
     """Many templates raise on one that is not first; hoisting it would spoil prefix caches."""
-    assert sent([HI, system("Be kind.")]) == [{"role": "user", "content": [text("Hi"), REMINDER]}]
-    assert sent([HI, turn("assistant", "a"), system("Be kind."), turn("user", "b")])[2:] == [
+    assert sent([HI, system("Be kind.")], "gemini") == [{"role": "user", "content": [text("Hi"), REMINDER]}]
+    assert sent([HI, turn("assistant", "a"), system("Be kind."), turn("user", "b")], "gemini")[2:] == [
         {"role": "user", "content": [REMINDER, text("b")]}
     ]
 

@@ -81,6 +81,8 @@ class ProviderClient:
             ApiError: why the request was cancelled.
         """
         model, keys = call.model, config.keys_of(call.model)
+        if "x-api-key" in call.headers or "authorization" in call.headers:
+            return self._send_with("", call, config, cancel)  # the client's own credential, and no other beside it
         if model.needs_key and not keys:
             raise ProviderError(
                 f"no key for {model.model_id}: {model.api_key_name} is not set",
@@ -126,7 +128,7 @@ class ProviderClient:
         error.provider_status, error.detail = response.status_code, body.decode("utf-8", "replace")
         if model.direct and response.status_code >= 400:
             error.status, error.verbatim = response.status_code, body
-            error.headers.update({name: headers[name] for name in headers if name in DIRECT_HEADERS})
+            error.headers = {name: headers[name] for name in headers if name in DIRECT_HEADERS}
         raise error
 
     def _environment(self, base: str) -> Dict[str, Any]:

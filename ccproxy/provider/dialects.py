@@ -25,10 +25,12 @@ class Dialect:
     tool_choice_any: str = "required"
     tool_choice_takes_name: bool = True
     takes_tool_choice_none: bool = True
+    thinks_when_forced: bool = True  # a forced tool choice is refused while thinking
     max_tools: Optional[int] = None
     tool_id_pattern: str = r"[\x21-\x7e]{1,64}"
     system_in_conversation: str = "user"  # "inline": kept as a system message in place
     takes_images: bool = True
+    takes_image_urls: bool = True
     takes_pdf: bool = False
     needs_text_content: bool = False  # text parts are joined into one string
     null_content: bool = True  # content: null beside tool calls; else an empty string
@@ -51,7 +53,7 @@ class Dialect:
     total_includes_thinking: bool = False  # completion_tokens leaves the thinking out, total_tokens does not
 
 
-GENERIC = Dialect("generic")
+GENERIC = Dialect("generic", needs_text_content=True)
 _OPENAI = Dialect(
     "openai",
     max_tokens_field="max_completion_tokens",
@@ -85,6 +87,7 @@ DIALECTS: Dict[str, Dialect] = {
         ),
         Dialect(
             "deepseek",
+            thinks_when_forced=False,
             max_stop_sequences=16,
             max_tools=128,
             system_in_conversation="inline",
@@ -103,6 +106,7 @@ DIALECTS: Dict[str, Dialect] = {
         ),
         Dialect(
             "moonshot",
+            thinks_when_forced=False,
             fixed_sampling=r"k2\.[5-9]|k3|thinking",
             tool_choice_any="auto",
             tool_choice_takes_name=False,
@@ -122,6 +126,7 @@ DIALECTS: Dict[str, Dialect] = {
         ),
         Dialect(
             "qwen",
+            thinks_when_forced=False,
             takes_parallel_tool_calls=True,
             tool_choice_any="auto",
             keeps_cache_control=r"",
@@ -141,6 +146,7 @@ DIALECTS: Dict[str, Dialect] = {
             max_tokens_field="max_completion_tokens",
             max_tools=128,
             takes_parallel_tool_calls=True,
+            needs_text_content=True,
             null_content=False,
             takes_own_reasoning=False,
         ),
@@ -162,7 +168,7 @@ DIALECTS: Dict[str, Dialect] = {
             continue_fields=(("continue_final_message", True), ("add_generation_prompt", False)),
         ),
         replace(_LOCAL, name="llamacpp"),
-        replace(_LOCAL, name="ollama", reasoning_field="reasoning", takes_top_k=False),
+        replace(_LOCAL, name="ollama", reasoning_field="reasoning", takes_top_k=False, takes_image_urls=False),
         Dialect("lmstudio", tool_choice_takes_name=False, json_output="schema"),
     )
 }

@@ -92,7 +92,7 @@ def _auto_choice(body: Json) -> Json:
 
 _TO_COMPLETION = _renamed("max_tokens", "max_completion_tokens")
 _TO_PLAIN = _renamed("max_completion_tokens", "max_tokens")
-_LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |of )?|<= ?)(\d+)"
+_LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |of )?|<= ?)[`'\"]?(\d+)"
 
 # The first pattern found in the provider's text decides.
 _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (

@@ -16,6 +16,10 @@ from .pdf import pdf_text
 Json = Dict[str, Any]
 
 
+UNSPOKEN = frozenset({"redacted_thinking", "fallback"})
+"""Blocks that say nothing to another provider."""
+
+
 @dataclass
 class Notes:
     """What the provider will not see, in words, each once."""
@@ -87,6 +91,9 @@ def _image(source: Json, target: Target, notes: Notes) -> Json:
     kind = source.get("type")
     if kind == "file":
         raise InvalidRequest("image source 'file': files uploaded to Anthropic are not available on this route")
+    if kind == "url" and not (isinstance(source.get("url"), str) and target.dialect.takes_image_urls):
+        notes.drop("image addresses: the server fetches none")
+        return text_part(f"[image omitted: {source.get('url')}]")
     if not target.model.takes_images:
         notes.drop("images: the model has no image input")
         return text_part("[image omitted: this model has no image input]")
@@ -147,7 +154,7 @@ def text_of_other(block: OtherBlock, notes: Notes) -> str:
     for key in ("text", "content"):
         if isinstance(block.raw.get(key), str):
             return str(block.raw[key])
-    if block.type not in ("redacted_thinking", "fallback"):
+    if block.type not in UNSPOKEN:
         notes.drop(f"content block {block.type!r}")
     return ""
 

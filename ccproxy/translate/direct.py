@@ -32,7 +32,7 @@ def replace_members(body: bytes, changes: Mapping[str, Any]) -> bytes:
     copied = 0
     for name, start, end in _members(text):
         if name in changes:
-            pieces += [text[copied:start], json.dumps(changes[name], ensure_ascii=False)]
+            pieces += [text[copied:start], json.dumps(changes[name])]
             copied = end
     return "".join([*pieces, text[copied:]]).encode("utf-8", "surrogatepass")
 

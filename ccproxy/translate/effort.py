@@ -183,6 +183,9 @@ def effort_fields(request: MessagesRequest, model: Model, has_tools: bool) -> Js
         return _word(configured) if configured else {}
     levels = row.with_tools if has_tools and row.with_tools is not None else row.levels
     intent = OFF if configured == "none" else configured or thinking_intent(request)
+    choice = request.tool_choice
+    if has_tools and choice and choice.type in ("any", "tool") and not model.dialect.thinks_when_forced:
+        intent = OFF
     if intent == "minimal":
         return _word(intent)
     return dict(levels.get(intent, {}))

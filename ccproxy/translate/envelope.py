@@ -14,6 +14,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+from ..partial_json import parse_strict
+
 Json = Dict[str, Any]
 
 PREFIX = "ccp1_"
@@ -64,8 +66,8 @@ def unseal(signature: str) -> Optional[Envelope]:
     """Return the envelope of a signature, or None for a foreign, broken or oversized one."""
     data = _unpack(signature[len(PREFIX) :]) if is_ours(signature) else None
     try:
-        body = json.loads(data) if data is not None else None
-    except (ValueError, RecursionError):
+        body = parse_strict(data.decode()) if data is not None else None
+    except ValueError:
         return None
     if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in ("p", "m")):
         return None
@@ -89,9 +91,13 @@ def _checked(fields: Any, known: Mapping[str, type]) -> Json:
         return {}
     kept: Json = {name: value for name, value in fields.items() if name in known and isinstance(value, known[name])}
     details = kept.get("reasoning_details")
-    if isinstance(details, list) and not all(isinstance(item, dict) for item in details):
+    if isinstance(details, list) and not all(map(_is_detail, details)):
         del kept["reasoning_details"]
     return kept
+
+
+def _is_detail(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("type"), str) and isinstance(item.get("index", 0), int)
 
 
 def seal_id(tool_id: str, signature: str) -> str:

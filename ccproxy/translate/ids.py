@@ -11,7 +11,7 @@ from typing import Dict, Iterable, Set
 from .envelope import unseal_id
 
 _CLIENT_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")  # Gemini wants a letter or _ first
 _ENCODED = "toolu_x"
 
 
@@ -63,7 +63,8 @@ class ToolNames:
         if _NAME.fullmatch(name):
             return name
         digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
-        return re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:55] + "_" + digest
+        legal = re.sub(r"[^a-zA-Z0-9_-]|^[^a-zA-Z_]", "_", name)
+        return f"{legal[:55]}_{digest}"
 
     def to_client(self, name: str) -> str:
         """Return the client's name for what the model called; unknown names pass, the client answers them."""

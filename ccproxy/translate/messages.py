@@ -21,7 +21,7 @@ from ..anthropic import (
 )
 from ..errors import InvalidRequest
 from ..openai import ChatMessage, ToolCall, dump
-from .content import Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
+from .content import UNSPOKEN, Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
 from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
 from .reasoning import Returned, call_fields, give_back
@@ -48,7 +48,7 @@ def translate_messages(
         if turn.role == "assistant":
             messages += _missing_results(pending, target)
             message = _assistant(turn, target, notes)
-            pending = tuple(block.id for block in turn.content if isinstance(block, ToolUseBlock))
+            pending = tuple(dict.fromkeys(block.id for block in turn.content if isinstance(block, ToolUseBlock)))
             messages += [message] if message else []
         elif turn.role == "system":
             messages += _missing_results(pending, target)
@@ -63,33 +63,51 @@ def translate_messages(
     return system + _with_prefill(messages, target)
 
 
+def with_breakpoint(messages: List[ChatMessage], cache_control: Json) -> List[ChatMessage]:
+    """Return the messages with a cache breakpoint on the last text of the last user message."""
+    last = next((n for n in range(len(messages) - 1, -1, -1) if messages[n].role == "user"), None)
+    if last is None:
+        return messages
+    content = messages[last].content
+    parts = [dict(part) for part in content] if isinstance(content, list) else [text_part(content or "")]
+    if parts[-1]["type"] == "text":
+        parts[-1]["cache_control"] = cache_control
+    return [*messages[:last], replace(messages[last], content=parts), *messages[last + 1 :]]
+
+
 # --- order and gaps ------------------------------------------------------------------------------------------
 
 
 def _is_silent(message: Message) -> bool:
     """Whether a turn says nothing: blank text, or thinking alone, is no message elsewhere."""
-    return message.role != "system" and not any(
-        block.text.strip() if isinstance(block, TextBlock) else not isinstance(block, ThinkingBlock)
-        for block in message.content
-    )
+
+    def says_something(block: Block) -> bool:
+        if isinstance(block, TextBlock):
+            return bool(block.text.strip())
+        return not isinstance(block, ThinkingBlock) and not (isinstance(block, OtherBlock) and block.type in UNSPOKEN)
+
+    return message.role != "system" and not any(map(says_something, message.content))
 
 
 def _without_repeats(messages: Iterable[Message]) -> List[Message]:
     """Drop a tool turn that is there twice: Claude Code 1.0 repeats the first one in every later request."""
-    used: Set[str] = set()
-    answered: Set[str] = set()
+    made: Dict[str, ToolUseBlock] = {}
+    repeated: Set[str] = set()
     kept: List[Message] = []
     for message in messages:
-        calls = {block.id for block in message.content if isinstance(block, ToolUseBlock)}
-        if message.role == "assistant" and calls and calls <= used:
+        if message.role == "assistant":
+            calls = {block.id: block for block in message.content if isinstance(block, ToolUseBlock)}
+            is_repeat = bool(calls) and all(made.get(name) == call for name, call in calls.items())
+            repeated = set(calls) if is_repeat else set()
+            made.update(calls)
+            if not is_repeat:
+                kept.append(message)
             continue
-        used |= calls
         content = tuple(
             block
             for block in message.content
-            if not (isinstance(block, ToolResultBlock) and block.tool_use_id in answered)
+            if not (isinstance(block, ToolResultBlock) and block.tool_use_id in repeated)
         )
-        answered |= {block.tool_use_id for block in content if isinstance(block, ToolResultBlock)}
         if content or not message.content:
             kept.append(replace(message, content=content))
     return kept
@@ -177,14 +195,18 @@ def _assistant(message: Message, target: Target, notes: Notes) -> Optional[ChatM
     returned = give_back(message.content, target.model, has_calls)
     texts: List[str] = []
     calls: List[ToolCall] = []
+    ids: Set[str] = set()
     for block in message.content:
         if isinstance(block, TextBlock):
             texts.append(block.text)
         elif isinstance(block, OtherBlock):
             texts.append(text_of_other(block, notes))
+        elif isinstance(block, ToolUseBlock) and block.id in ids:
+            notes.drop(f"a second call with the id {block.id!r}")
         elif isinstance(block, ToolUseBlock):
+            ids.add(block.id)
             name = ToolNames.to_provider(block.name)
-            state = call_fields(_carried(block.id, returned), not calls, target.model)
+            state = call_fields(_carried(block.id, returned, target), not calls, target.model)
             calls.append(ToolCall(provider_tool_id(block.id, pattern), name, dump(block.input), state))
     text = "".join(text for text in texts if text.strip())
     if not text and not calls:
@@ -195,9 +217,9 @@ def _assistant(message: Message, target: Target, notes: Notes) -> Optional[ChatM
     return ChatMessage("assistant", content, tuple(calls), extra=returned.fields)
 
 
-def _carried(tool_id: str, returned: Returned) -> Optional[Json]:
+def _carried(tool_id: str, returned: Returned, target: Target) -> Optional[Json]:
     """Return the state of a call: from a thinking block, else from the id itself."""
-    signature = unseal_id(tool_id)[1]
+    signature = unseal_id(tool_id)[1] if target.dialect.needs_signature else None
     in_id = {"extra_content": {"google": {"thought_signature": signature}}} if signature else None
     return returned.calls.get(tool_id) or in_id
 
@@ -220,7 +242,7 @@ def _user(message: Message, calls: Sequence[str], target: Target, notes: Notes) 
             parts += parts_of([block], target, notes)
         elif block.tool_use_id not in calls:  # its call was trimmed from the history
             text, media = _result(block, target, notes)
-            parts += [text_part(f"[tool result {block.tool_use_id}]\n{text}"), *media]
+            parts += [text_part(f"[tool result {unseal_id(block.tool_use_id)[0]}]\n{text}"), *media]
     if not parts:
         return answers
     between = [ChatMessage("assistant", UNDERSTOOD)] if answers and target.dialect.needs_turn_after_tool else []

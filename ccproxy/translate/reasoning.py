@@ -65,10 +65,13 @@ def merge_fields(into: Json, fields: Json) -> None:
 
 def merge_details(details: Iterable[Json]) -> List[Json]:
     """Join the fragments of ``reasoning_details``: OpenRouter refuses signatures of texts that were not joined."""
-    merged: Dict[Tuple[Any, Any], Json] = {}
+    merged: Dict[str, Json] = {}
     for number, detail in enumerate(details):
-        key = (detail.get("index", f"#{number}"), detail.get("type"))
+        key = f"{detail.get('index', f'#{number}')!r} {detail.get('type')!r}"
         known = merged.get(key)
+        if known is not None and known.get("signature") and any(detail.get(name) for name in _JOINED):
+            merged[f"{key} {number}"] = merged.pop(key)  # signed: the next text is another turn's
+            known = None
         if known is None:
             merged[key] = dict(detail)
             continue
@@ -104,11 +107,10 @@ def give_back(blocks: Sequence[Block], model: Model, has_calls: bool) -> Returne
         if not isinstance(block, ThinkingBlock):
             continue
         envelope = unseal(block.signature)
-        if envelope is not None and envelope.provider == model.provider and dialect.takes_own_reasoning:
+        if envelope is not None and _is_own(envelope, model):
             own_field = envelope.text_field or own_field
-            if _family(envelope.model) == _family(model.name):
-                merge_fields(fields, envelope.fields)
-                calls.update(envelope.calls)
+            merge_fields(fields, envelope.fields)
+            calls.update(envelope.calls)
         if envelope is None and not is_ours(block.signature):
             merge_fields(fields, _claude_details(block, model))
         texts.append(block.thinking or (envelope.text if envelope else ""))
@@ -121,6 +123,12 @@ def give_back(blocks: Sequence[Block], model: Model, has_calls: bool) -> Returne
     if name == "content":
         return Returned(fields, calls, ({"type": "thinking", "thinking": [{"type": "text", "text": text}]},))
     return Returned({name: text, **fields}, calls)
+
+
+def _is_own(envelope: Envelope, model: Model) -> bool:
+    """Whether the model that continues can read what the envelope carries."""
+    is_same = envelope.provider == model.provider and _family(envelope.model) == _family(model.name)
+    return is_same and model.dialect.takes_own_reasoning
 
 
 def _family(model_name: str) -> str:

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import FrozenSet, Tuple
 
-from ..anthropic import MessagesRequest, ToolResultBlock, ToolUseBlock
+from ..anthropic import MessagesRequest, ToolResultBlock, ToolUseBlock, refuse_unsupported
 from ..config.schema import Model
 from ..openai import ChatRequest
 from .content import Notes, Target
 from .effort import effort_fields
 from .ids import ToolNames
-from .messages import translate_messages
+from .messages import translate_messages, with_breakpoint
 from .options import format_fields, format_instruction, identity_fields, length_fields, sampling_fields
 from .tools import current_tools, translate_choice, translate_tools
 
@@ -48,10 +48,11 @@ def translate_request(request: MessagesRequest, model: Model, *, output_limit: i
     Raises:
         InvalidRequest: the request needs something that only Anthropic has.
     """
+    refuse_unsupported(request.raw)
     dialect, notes = model.dialect, Notes()
     target = Target(model, keeps_cache_control=bool(re.search(dialect.keeps_cache_control, model.name.lower())))
     tools = translate_tools(request, dialect, notes)
-    choice, demand = translate_choice(request.tool_choice, dialect, tools, notes)
+    choice, demand = translate_choice(request, dialect, tools, notes)
     instructions = [format_instruction(request, model), demand]
     options = {
         **sampling_fields(request, model, notes),
@@ -64,6 +65,8 @@ def translate_request(request: MessagesRequest, model: Model, *, output_limit: i
     if stream and dialect.takes_stream_options:
         options["stream_options"] = {"include_usage": True}
     messages = translate_messages(request, target, notes, [text for text in instructions if text])
+    if target.keeps_cache_control and isinstance(request.raw.get("cache_control"), dict):
+        messages = with_breakpoint(messages, request.raw["cache_control"])
     if messages[-1].role == "assistant":
         options.update(dialect.continue_fields)
     options.update(model.extra_body)

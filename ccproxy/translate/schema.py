@@ -12,6 +12,7 @@ Json = Dict[str, Any]
 
 ALWAYS_DROPPED = frozenset({"$schema", "$id", "$comment"})
 _MAX_DEPTH = 64
+_MAX_REFERENCES = 1000
 # Of the keywords Gemini refuses, those whose meaning is worth a word.
 _TOLD = ("exclusiveMinimum", "exclusiveMaximum", "pattern", "format", "propertyNames", "not")
 _GEMINI_DROPPED = frozenset(
@@ -47,11 +48,10 @@ def object_schema(schema: Json) -> Json:
     """Return a schema whose root is an object, as function parameters must be."""
     cleaned = {key: value for key, value in schema.items() if key not in ALWAYS_DROPPED}
     alternatives = [key for key in ("anyOf", "oneOf", "allOf", "enum", "not") if key in cleaned]
-    if alternatives and cleaned.get("type", "object") == "object":
+    if alternatives:
         cleaned = _flattened(cleaned, alternatives)
-    cleaned.setdefault("type", "object")
-    if cleaned["type"] == "object":
-        cleaned.setdefault("properties", {})
+    cleaned["type"] = "object"
+    cleaned.setdefault("properties", {})
     return cleaned
 
 
@@ -75,7 +75,7 @@ def clean_schema(schema: Json, dialect_name: str, is_strict: bool = False) -> Js
     dropped = _GEMINI_DROPPED if is_strict else _DROPPED_BY_DIALECT.get(dialect_name)
     if is_strict or dialect_name in _INLINES_REFERENCES:
         definitions = {**_dict(root.get("definitions")), **_dict(root.get("$defs"))}
-        root = _inlined(root, definitions, ())
+        root = _dict(_Inliner(definitions).inline(root))
     return _reduced(root, dropped) if dropped is not None else root
 
 
@@ -87,28 +87,37 @@ def _list(value: Any) -> List[Any]:
     return value if isinstance(value, list) else []
 
 
-def _inlined(value: Any, definitions: Json, path: Tuple[str, ...]) -> Any:
-    """Put referenced schemas in place; one that contains itself becomes any object."""
-    if len(path) > _MAX_DEPTH:
-        return {"type": "object"}
-    if isinstance(value, list):
-        return [_inlined(item, definitions, path) for item in value]
-    if not isinstance(value, dict):
-        return value
-    reference = value.get("$ref")
-    if isinstance(reference, str):
-        name = reference.rpartition("/")[2]
-        rest = {key: item for key, item in value.items() if key != "$ref"}
-        if name in path or not isinstance(definitions.get(name), dict):
-            return {"type": "object", **rest}
-        return {**_inlined(definitions[name], definitions, (*path, name)), **rest}
-    inlined = {}
-    for key, item in value.items():
-        if key == "properties" and isinstance(item, dict):
-            inlined[key] = {name: _inlined(schema, definitions, path) for name, schema in item.items()}
-        elif key not in ("$defs", "definitions"):
-            inlined[key] = _inlined(item, definitions, path)
-    return inlined
+class _Inliner:
+    """Puts referenced schemas in place; one that contains itself, or comes too often, becomes any object."""
+
+    def __init__(self, definitions: Json) -> None:
+        self._definitions = definitions
+        self._left = _MAX_REFERENCES
+
+    def inline(self, value: Any, path: Tuple[str, ...] = ()) -> Any:
+        """Return a schema without references; ``path`` names those it stands in."""
+        if isinstance(value, list):
+            return [self.inline(item, path) for item in value]
+        if not isinstance(value, dict):
+            return value
+        reference = value.get("$ref")
+        if isinstance(reference, str):
+            rest = {key: item for key, item in value.items() if key != "$ref"}
+            return {**self._definition(reference.rpartition("/")[2], path), **rest}
+        inlined = {}
+        for key, item in value.items():
+            if key == "properties" and isinstance(item, dict):
+                inlined[key] = {name: self.inline(schema, path) for name, schema in item.items()}
+            elif key not in ("$defs", "definitions"):
+                inlined[key] = self.inline(item, path)
+        return inlined
+
+    def _definition(self, name: str, path: Tuple[str, ...]) -> Json:
+        self._left -= 1
+        definition = self._definitions.get(name)
+        if name in path or self._left < 0 or not isinstance(definition, dict):
+            return {"type": "object"}
+        return _dict(self.inline(definition, (*path, name)))
 
 
 def _reduced(schema: Any, dropped: FrozenSet[str], depth: int = 0) -> Json:
@@ -126,8 +135,11 @@ def _reduced(schema: Any, dropped: FrozenSet[str], depth: int = 0) -> Json:
         out["properties"] = {name: _reduced(item, dropped, depth + 1) for name, item in out["properties"].items()}
         if isinstance(out.get("required"), list):
             out["required"] = [name for name in out["required"] if isinstance(name, str) and name in out["properties"]]
-    if out.get("type") == "array":
+    else:
+        out.pop("required", None)
+    if out.get("type") == "array" or "items" in out:
         items = out.get("items")
+        out["type"] = "array"
         out["items"] = _reduced(items, dropped, depth + 1) if isinstance(items, dict) else {"type": "string"}
     if told:
         out["description"] = " ".join(filter(None, [str(out.get("description") or ""), f"({'; '.join(told)})"]))

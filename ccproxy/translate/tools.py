@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
-from ..anthropic import MessagesRequest, OtherBlock, Tool, ToolChoice, read_tool
+from ..anthropic import MessagesRequest, OtherBlock, Tool, ToolUseBlock, read_tool
 from ..errors import InvalidRequest
 from ..provider.dialects import Dialect
 from .content import Notes
@@ -88,15 +88,16 @@ def translate_tools(request: MessagesRequest, dialect: Dialect, notes: Notes) ->
     Raises:
         InvalidRequest: a tool that nobody could run, or more tools than the provider takes.
     """
-    tools = [function for tool in current_tools(request) for function in _function(tool, dialect, notes)]
-    if request.tools and not tools:
-        names = ", ".join(tool.type for tool in request.tools)
+    current = current_tools(request)
+    tools = [function for tool in current for function in _function(tool, dialect, notes)]
+    if current and not tools:
+        names = ", ".join(tool.type for tool in current)
         raise InvalidRequest(f"tools: {names}: this provider has no such server tool")
     choice = request.tool_choice
     if (
         choice
         and choice.type == "tool"
-        and choice.name not in {tool.name for tool in current_tools(request) if _function(tool, dialect, Notes())}
+        and choice.name not in {tool.name for tool in current if _function(tool, dialect, Notes())}
     ):
         raise InvalidRequest(f"tool_choice.name: {choice.name!r} is not a tool this provider can be given")
     if dialect.max_tools is not None and len(tools) > dialect.max_tools:
@@ -140,15 +141,18 @@ def _entry(name: str, description: str, parameters: Json, dialect: Dialect, is_s
     return {"type": "function", "function": {**function, "strict": True} if is_strict else function}
 
 
-def translate_choice(
-    choice: Optional[ToolChoice], dialect: Dialect, tools: List[Json], notes: Notes
-) -> Tuple[Json, str]:
+def translate_choice(request: MessagesRequest, dialect: Dialect, tools: List[Json], notes: Notes) -> Tuple[Json, str]:
     """Return the request fields for a tool choice, and the words that stand for it where it cannot be forced.
 
-    ``tools`` loses the tools a forced choice rules out where the provider takes no name.
+    ``tools`` loses the tools that a choice rules out where the provider cannot be told.
     """
+    choice = request.tool_choice
     if choice is None or not tools:
         return {}, ""
+    if choice.type == "none" and not dialect.takes_tool_choice_none:
+        if not any(isinstance(block, ToolUseBlock) for message in request.messages for block in message.content):
+            tools.clear()  # with calls in the history the list has to stay
+        return {}, "" if not tools else "Do not call any tool."
     fields: Json = {}
     demand = ""
     if choice.type == "tool" and dialect.tool_choice_takes_name:
@@ -161,7 +165,7 @@ def translate_choice(
         if dialect.tool_choice_any == "auto":
             demand = "Answer with a tool call" + (f" of {tools[0]['function']['name']}." if len(tools) == 1 else ".")
             notes.drop("tool_choice: the provider cannot be forced to call a tool, it is asked to")
-    elif choice.type == "auto" or dialect.takes_tool_choice_none:
+    else:
         fields["tool_choice"] = choice.type
     if choice.disable_parallel_tool_use and dialect.takes_parallel_tool_calls:
         fields["parallel_tool_calls"] = False

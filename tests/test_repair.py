@@ -1,0 +1,345 @@
+"""A request refused for one field is mended and sent once more, and the mend is remembered.
+
+The texts are those providers were seen to answer with status 400.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+
+import pytest
+
+from replay import Answer, ReplayProvider
+from request_rules import faults
+from sent import result, text, turn, use
+from support import Answer as Got
+from support import ask, running_proxy, user
+
+Json = Dict[str, Any]
+
+PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "format": "uri", "default": "x"}}}
+TOOLS = [{"name": "Read", "input_schema": SCHEMA}]
+ROUND = [turn("user", "Hi"), turn("assistant", text("Well."), use()), turn("user", result())]
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"}
+THINKING_ROUND = [turn("user", "Hi"), turn("assistant", THOUGHT, use()), turn("user", result())]
+HELLO = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+OK = Answer(200, {"content-type": "application/json"}, [json.dumps({"choices": [HELLO]}).encode()], "length")
+
+
+class Refusing(ReplayProvider):
+    """A provider that refuses what `refuses` finds in a body, with a text, and answers everything else."""
+
+    def __init__(self, refuses: Callable[[Json], bool], refusal: Answer) -> None:
+        super().__init__()
+        self._refuses, self._refusal = refuses, refusal
+
+    @property
+    def bodies(self) -> List[Json]:
+        """The bodies of the requests so far."""
+        return [received.body for received in self.received]
+
+    def answer_to(self, key: str, body: Json) -> Answer:
+        """Refuse or answer."""
+        return self._refusal if self._refuses(body) else OK
+
+
+def refusal(words: str, status: int = 400, **fields: Any) -> Answer:
+    """A refusal in OpenAI's shape."""
+    body = {"error": {"message": words, "type": "invalid_request_error", **fields}}
+    return Answer(status, {"content-type": "application/json"}, [json.dumps(body).encode()], "length")
+
+
+@contextmanager
+def proxy_before(provider: Refusing, dialect: str = "generic", **entry: Any) -> Iterator[Callable[..., Got]]:
+    """Serve the model `m` of a provider; yields a function that asks it."""
+    with provider:
+        model = {"model_id": "m", "api_base": provider.base("p"), "dialect": dialect, "max_tokens": 50_000, **entry}
+        with running_proxy({"ROUTER_DEFAULT": "m", "MAX_RETRIES": "0"}, [model]) as proxy:
+            yield lambda **fields: ask(proxy.url, "/v1/messages", user(**{"max_tokens": 20_000, **fields}))
+
+
+def has(*names: str) -> Callable[[Json], bool]:
+    """Whether a body has a field."""
+    return lambda body: any(name in body for name in names)
+
+
+def in_messages(name: str) -> Callable[[Json], bool]:
+    """Whether a message has a field."""
+    return lambda body: any(name in message for message in body["messages"])
+
+
+def lacks_reasoning(body: Json) -> bool:
+    """Whether a message with calls comes without its reasoning."""
+    return any(m.get("tool_calls") and not m.get("reasoning_content") for m in body["messages"])
+
+
+def lacks_signature(body: Json) -> bool:
+    """Whether a call comes without a thought signature."""
+    return any("extra_content" not in m["tool_calls"][0] for m in body["messages"] if m.get("tool_calls"))
+
+
+def in_text(word: str) -> Callable[[Json], bool]:
+    """Whether a word stands anywhere in the body."""
+    return lambda body: f'"{word}"' in json.dumps(body)
+
+
+EFFORT = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}
+FORCED = {"tools": TOOLS, "tool_choice": {"type": "any"}}
+
+# What the provider refuses, the words it does that with, the dialect and model, and the client's fields.
+ROWS: List[Tuple[Callable[[Json], bool], str, str, str, Json]] = [
+    (
+        has("max_tokens"),
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        "generic",
+        "o9",
+        {},
+    ),
+    (
+        has("temperature"),
+        "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) is supported.",
+        "generic",
+        "x",
+        {"temperature": 0.5},
+    ),
+    (has("top_p"), "Unsupported parameter: 'top_p' is not supported with this model.", "generic", "x", {"top_p": 0.5}),
+    (
+        has("stop"),
+        "Unsupported parameter: 'stop' is not supported with this model.",
+        "openai",
+        "gpt-4x",
+        {"stop_sequences": ["END"]},
+    ),
+    (
+        has("parallel_tool_calls"),
+        "Unsupported parameter: 'parallel_tool_calls' is not supported with this model.",
+        "openai",
+        "gpt-4x",
+        {"tools": TOOLS, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+    ),
+    (
+        has("stream_options"),
+        '[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]',
+        "generic",
+        "x",
+        {"stream": True},
+    ),
+    (
+        lambda body: body["max_tokens"] > 8192,
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
+        "generic",
+        "x",
+        {},
+    ),
+    (
+        lambda body: body["max_completion_tokens"] > 16384,
+        "max_tokens is too large: 20000. This model supports at most 16384 completion tokens, whereas you gave 20000.",
+        "openai",
+        "gpt-4x",
+        {},
+    ),
+    (
+        lambda body: body["max_completion_tokens"] > 4096,
+        "`max_completion_tokens` must be less than or equal to `4096`, the maximum value for `max_completion_tokens`",
+        "groq",
+        "x",
+        {},
+    ),
+    (
+        lambda body: body.get("reasoning_effort") != "none",
+        "Function tools with reasoning_effort are not supported. Use /v1/responses or set reasoning_effort to 'none'.",
+        "openai",
+        "gpt-5.2",
+        {"tools": TOOLS, **EFFORT},
+    ),
+    (
+        has("reasoning_effort"),
+        "Function tools with reasoning_effort are not supported for gpt-5.1 in /v1/chat/completions.",
+        "openai",
+        "gpt-5.1",
+        {"tools": TOOLS, **EFFORT},
+    ),
+    (
+        has("reasoning_effort"),
+        "Model grok-3-mini-x does not support parameter reasoningEffort.",
+        "xai",
+        "grok-3-mini-x",
+        EFFORT,
+    ),
+    (has("reasoning_effort"), "`reasoning_effort` is not supported with this model", "groq", "gpt-oss-9b", EFFORT),
+    (
+        in_messages("reasoning_content"),
+        "'messages.1' : for 'role:assistant' [('messages.1' : property 'reasoning_content' is unsupported)]",
+        "qwen",
+        "qwen3-max",
+        {"messages": THINKING_ROUND},
+    ),
+    (
+        in_messages("reasoning_content"),
+        '[{"type":"extra_forbidden","loc":["body","messages",1,"reasoning_content"],"msg":"Extra inputs"}]',
+        "qwen",
+        "qwen3-max",
+        {"messages": THINKING_ROUND},
+    ),
+    (
+        lacks_reasoning,
+        "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        "generic",
+        "x",
+        {"messages": ROUND},
+    ),
+    (
+        lacks_reasoning,
+        "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
+        "generic",
+        "x",
+        {"messages": ROUND},
+    ),
+    (
+        lacks_signature,
+        "Function call is missing a thought_signature in functionCall parts. This is required for tools to work.",
+        "generic",
+        "x",
+        {"messages": ROUND},
+    ),
+    (
+        lambda body: body.get("tool_choice") == "required",
+        "tool_choice 'required' is incompatible with thinking enabled",
+        "generic",
+        "x",
+        FORCED,
+    ),
+    (
+        lambda body: body.get("tool_choice") not in ("auto", None),
+        "The tool_choice parameter does not support being set to required or object in thinking mode",
+        "generic",
+        "x",
+        FORCED,
+    ),
+    (
+        in_text("default"),
+        "Unknown name \"default\" at 'request.tools[0].function_declarations[0].parameters.properties[0].value'.",
+        "generic",
+        "x",
+        {"tools": TOOLS},
+    ),
+    (
+        in_text("format"),
+        "Invalid schema for function 'Read': In context=('properties', 'a'), 'format' is not permitted.",
+        "openai",
+        "gpt-4x",
+        {"tools": TOOLS},
+    ),
+    (
+        in_text("image_url"),
+        "Failed to deserialize the JSON body: messages[0]: unknown variant `image_url`, expected `text`",
+        "generic",
+        "x",
+        {"messages": [turn("user", text("See"), PNG)]},
+    ),
+    (
+        in_text("image_url"),
+        "The model is not a VLM (Vision Language Model). Please use a VLM for requests with images.",
+        "generic",
+        "x",
+        {"messages": [turn("user", text("See"), PNG)]},
+    ),
+    (
+        in_text("image_url"),
+        "This model does not support image input.",
+        "generic",
+        "x",
+        {"messages": [turn("user", text("See"), PNG)]},
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{number}-{row[1][:40]}" for number, row in enumerate(ROWS)])
+def test_a_refused_field(row: Tuple[Callable[[Json], bool], str, str, str, Json]) -> None:
+    """Costs one attempt more, once: the client gets its answer, and the next request is right at the first try."""
+    refuses, words, dialect, name, fields = row
+    provider = Refusing(refuses, refusal(words))
+    with proxy_before(provider, dialect, model_name=name) as ask_model:
+        first = ask_model(**fields)
+        assert (first.status, len(provider.bodies)) == (200, 2), first.body
+        first_body, mended = provider.bodies
+        assert refuses(first_body)
+        assert not refuses(mended)
+        again = ask_model(**fields)
+        assert (again.status, provider.bodies[2:]) == (200, [mended])
+    # The mend follows the provider, not its dialect: a signature belongs to Gemini's.
+    found = faults(mended, "gemini" if refuses is lacks_signature else dialect)
+    assert [fault for fault in found if "output limit" not in fault and "calls without" not in fault] == []
+
+
+@pytest.mark.parametrize("row", ROWS[:3] + ROWS[-1:], ids=["limit", "temperature", "top_p", "image"])
+def test_a_refusal_that_the_mend_does_not_end(row: Tuple[Callable[[Json], bool], str, str, str, Json]) -> None:
+    """Is the client's: no third attempt, and nothing is remembered."""
+    _, words, dialect, name, fields = row
+    provider = Refusing(lambda body: True, refusal(words))
+    with proxy_before(provider, dialect, model_name=name) as ask_model:
+        answer = ask_model(**fields)
+        assert (answer.status, len(provider.bodies)) == (400, 2)
+        assert words[:30] in answer.json["error"]["message"]
+        ask_model(**fields)
+    assert provider.bodies[2] == provider.bodies[0]
+
+
+UNMENDED: Mapping[str, Answer] = {
+    "overflow": refusal(
+        "This model's maximum context length is 8192 tokens. However, you requested 28000 tokens (8000 in the "
+        "messages, 20000 in the completion). Please reduce the length of the messages or completion.",
+        code="context_length_exceeded",
+    ),
+    "overflow that names max_tokens": refusal(
+        "'max_tokens' or 'max_completion_tokens' is too large: 20000. This model's maximum context length is 32768 "
+        "tokens and your request has 30000 input tokens (20000 > 32768 - 30000)."
+    ),
+    "a field nobody sent": refusal("Unsupported parameter: 'top_p' is not supported with this model."),
+    "other words": refusal("The messages are not to my liking."),
+    "another status": refusal("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'.", 429),
+    "content": refusal("Your request was rejected: content_policy_violation, temperature not supported"),
+}
+
+
+@pytest.mark.parametrize("kind", UNMENDED)
+def test_what_no_mend_can_help(kind: str) -> None:
+    """A prompt that is too long, and faults that no field explains, are told at once."""
+    provider = Refusing(lambda body: True, UNMENDED[kind])
+    with proxy_before(provider) as ask_model:
+        answer = ask_model()
+    assert (answer.status, len(provider.bodies)) == (429 if kind == "another status" else 400, 1)
+    if kind == "overflow":
+        assert (
+            "input length and `max_tokens` exceed context limit: 8000 + 20000 > 8192" in answer.json["error"]["message"]
+        )
+
+
+def test_each_model_has_its_own_mends() -> None:
+    """What one model refuses is still sent to another at the same address."""
+    provider = Refusing(lambda body: body["model"] == "a" and "temperature" in body, refusal(ROWS[1][1]))
+    with provider:
+        models = [{"model_id": name, "api_base": provider.base("p"), "dialect": "generic"} for name in "ab"]
+        with running_proxy({"ROUTER_DEFAULT": "a"}, models) as proxy:
+            for name in "ab":
+                assert ask(proxy.url, "/v1/messages", user(model=name, temperature=0.5)).status == 200
+    assert [(body["model"], "temperature" in body) for body in provider.bodies] == [
+        ("a", True),
+        ("a", False),
+        ("b", True),
+    ]
+
+
+@pytest.mark.parametrize(("words", "status"), [(40_000, 400), (10, 200)])
+def test_a_prompt_beyond_the_window(words: int, status: int) -> None:
+    """Is refused before anyone is asked, in the words that make clients compact."""
+    provider = Refusing(lambda body: False, OK)
+    with proxy_before(provider, max_input_tokens=8192) as ask_model:
+        answer = ask_model(messages=[turn("user", "word " * words)])
+    assert (answer.status, len(provider.bodies)) == (status, int(status == 200))
+    if status == 400:
+        assert answer.json["error"]["message"].startswith("prompt is too long: ")
+        assert answer.json["error"]["message"].endswith(" tokens > 8192 maximum")
