@@ -284,7 +284,8 @@ def _proxy(api_base: str, folder: Path, log: List[str]) -> Iterator[str]:
 
 def _proxy_command(api_base: str, folder: Path) -> List[str]:
     env_file, models = folder / "test.env", folder / "models.yaml"
-    env_file.write_text(f"ROUTER_DEFAULT={MODEL}\nSCRIPTED_API_KEY=not-a-key\n", encoding="utf-8")
+    settings = {"ROUTER_DEFAULT": MODEL, "SCRIPTED_API_KEY": "not-a-key", "MAX_RETRIES": "0"}  # the client's are seen
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
     row = {"model_id": MODEL, "api_base": api_base, "api_key_name": "SCRIPTED_API_KEY"}
     models.write_text(json.dumps([row]), encoding="utf-8")  # JSON is YAML
     serve = [sys.executable, "-m", "ccproxy", "serve", "--host", LOOPBACK, "--port", "0"]

@@ -11,7 +11,7 @@ import shutil
 import warnings
 from itertools import count
 from pathlib import Path
-from typing import List, Sequence
+from typing import Callable, List, Sequence
 
 import pytest
 
@@ -102,6 +102,18 @@ def write_read_edit(project: Path) -> Script:
 def think_and_write_two_files(project: Path) -> Script:
     calls = [write(project / name, f"{name}\n") for name in ("one.txt", "two.txt")]
     return agent_script([Reasoning("Two files at once."), Text("I write."), *calls], [Reasoning("Done?"), Text(ANSWER)])
+
+
+def be_throttled(project: Path) -> Script:
+    return dying_script([Failure(429, "slow down", {"retry-after": "1"})], [Text(ANSWER)])
+
+
+def be_overloaded(project: Path) -> Script:
+    return dying_script([Failure(529, "overloaded")], [Text(ANSWER)])
+
+
+def hang_up_before_content(project: Path) -> Script:
+    return dying_script([], [Text(ANSWER)])
 
 
 def die_in_text(project: Path) -> Script:
@@ -225,3 +237,13 @@ def test_provider_that_dies_for_good_is_seen(client: List[str], tmp_path: Path) 
     assert run.exit_code, run.report()
     assert "Insufficient Balance" in run.stdout, run.report()
     assert HALF_ANSWER not in run.stdout, run.report()
+
+
+@pytest.mark.parametrize(
+    "scenario", [be_throttled, be_overloaded, hang_up_before_content], ids=lambda item: item.__name__
+)
+def test_it_recovers_by_itself(client: List[str], tmp_path: Path, scenario: Callable[[Path], Script]) -> None:
+    """A failure before the content is told by its status, and the client's own rules ask once more."""
+    run = run_client(client, scenario, tmp_path, *PRINT)
+    assert_printed(run, ANSWER)
+    assert len(agent_requests(run)) == 2, run.report()
