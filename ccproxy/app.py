@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import secrets
 import string
@@ -11,8 +10,9 @@ import time
 from dataclasses import replace
 from typing import Callable, Dict, Optional
 
+from .access import check_access
 from .config.schema import Config
-from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound, Stopping
+from .errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, Stopping
 from .handlers import conversion, count_tokens, health, messages, models
 from .handlers.context import Context
 from .handlers.running import Running
@@ -23,7 +23,7 @@ from .provider.repair import Repairs
 from .stub import StubProvider
 from .tokens import Counter
 from .watch import Watch
-from .web import Request, Response
+from .web import Request, Response, Stream
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,8 @@ class App:
         except Exception:
             log.exception("%s %s %s failed", request_id, request.method, request.path)
             response = Response.json(ApiError("ccproxy failed; its log says why").to_dict(request_id), 500)
+        if not isinstance(response.body, Stream):
+            context.running.stop()
         response.headers.setdefault("request-id", request_id)
         response.headers = {name: field_value(value) for name, value in response.headers.items()}
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
@@ -117,7 +119,7 @@ class App:
     def _dispatch(self, context: Context, request: Request) -> Response:
         path = normalise(request.path)
         if path not in OPEN_PATHS:
-            authenticate(request, context.config.ccproxy_auth_token)
+            check_access(request, context.config.ccproxy_auth_token, context.config.host)
         methods = ROUTES.get("/v1/models/{id}" if path.startswith("/v1/models/") else path)
         if methods is None:
             raise NotFound(f"no such path: {request.path}")
@@ -135,18 +137,3 @@ def normalise(path: str) -> str:
         if path.startswith(extra):
             path = real + path[len(extra) :]
     return path
-
-
-def authenticate(request: Request, token: str) -> None:
-    """Check the proxy's own token, in ``x-api-key`` or as a bearer.
-
-    Raises:
-        AuthenticationFailed: a token is configured and neither header carries it.
-    """
-    if not token:
-        return
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    offered = [request.headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
-    matches = [hmac.compare_digest(item.encode("latin-1", "replace"), token.encode()) for item in offered]
-    if not any(matches):
-        raise AuthenticationFailed("invalid or missing CCPROXY_AUTH_TOKEN: send it as x-api-key or bearer token")

@@ -6,6 +6,7 @@ CcproxyError
 └── ApiError                    answered to the client
     ├── InvalidRequest          400
     ├── AuthenticationFailed    401
+    ├── PermissionDenied        403
     ├── NotFound                404
     ├── MethodNotAllowed        405
     ├── RequestTooLarge         413
@@ -102,6 +103,15 @@ class AuthenticationFailed(ApiError):
 
     def __init__(self, message: str) -> None:
         # Claude Code would repeat a 401 for three minutes; nothing changes meanwhile.
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class PermissionDenied(ApiError):
+    """The request comes from where none may come."""
+
+    status = 403
+
+    def __init__(self, message: str) -> None:
         super().__init__(message, headers={"x-should-retry": "false"})
 
 

@@ -167,7 +167,7 @@ def test_expect_100_continue(proxy: Proxy) -> None:
 
 BODY = json.dumps(user("demo: text should not be answered")).encode()
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
-POST = b"POST /v1/messages HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\n"
 IN_CHUNKS = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 REFUSED = {
     "length that is no number": POST + b"Content-Length: ten\r\n\r\n" + BODY,
@@ -196,14 +196,14 @@ REFUSED = {
     "bad request line": b"this is not HTTP at all\r\n\r\n",
     "no version": b"POST /v1/messages\r\n\r\n",
     "HTTP/0.9": b"GET /health\r\n\r\n",
-    "HTTP/2": b"GET /health HTTP/2.0\r\nHost: x\r\n\r\n",
+    "HTTP/2": b"GET /health HTTP/2.0\r\nHost: localhost\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    "unsupported method": b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n",
-    "CONNECT": b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "line too long": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "header too long": b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
-    "too many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 300 + b"\r\n",
-    "bad absolute target": b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "unsupported method": b"BREW /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "CONNECT": b"CONNECT example.com:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "line too long": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "header too long": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+    "too many headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 300 + b"\r\n",
+    "bad absolute target": b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 
 
@@ -234,7 +234,7 @@ def test_an_incomplete_body_reaches_no_provider(cut: str) -> None:
         assert stub.requests == []
 
 
-@pytest.mark.parametrize("cut", [b"", b"Host: x\r\n", b"Host: x\r\nX: y"])
+@pytest.mark.parametrize("cut", [b"", b"Host: localhost\r\n", b"Host: localhost\r\nX: y"])
 def test_an_incomplete_head_is_no_request(proxy: Proxy, cut: bytes) -> None:
     """A head that ends before its blank line is not acted upon: what is missing might have changed it."""
     with RawConnection(proxy.url) as client:

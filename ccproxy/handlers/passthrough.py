@@ -74,7 +74,8 @@ class Relay:
                 yield data
                 watch.feed(data)
         except ProviderError as error:
-            record.outcome = f"failed in mid-stream: {error.message}"
+            if record.context.running.cancel.error is None:
+                record.outcome = f"failed in mid-stream: {error.message}"
             raise StreamCut(error.message) from error
         self._response.is_done = True
         watch.finish()
