@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Dict, Iterator, List
@@ -188,3 +190,15 @@ def test_the_address_is_the_first_thing_said(tmp_path: Path, variables: Dict[str
             client.send(request("GET", "/health"))
             assert client.answer().json["status"] == "ok"
         assert process.lines[0].startswith("ccproxy listening on http://127.0.0.1:")
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
+    """A pipe that closes early, as that of ``head``, ends a command without a traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ccproxy", "check"]
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            command, stdout=closed, stderr=subprocess.PIPE, cwd=tmp_path, env=environment(tmp_path, {})
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
