@@ -31,10 +31,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "serve")
     try:
-        if arguments[0] in background.COMMANDS:
-            return background.COMMANDS[arguments[0]](arguments[1:])
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
     except CcproxyError as error:
         print(f"ccproxy: {error}", file=sys.stderr)
         return 2
@@ -44,6 +43,13 @@ def main(argv: Optional[List[str]] = None) -> int:
         # Whoever read our output has seen enough; what is left must not fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(arguments: List[str]) -> int:
+    if arguments[0] in background.COMMANDS:
+        return background.COMMANDS[arguments[0]](arguments[1:])
+    options = _parser().parse_args(arguments)
+    return int(options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
