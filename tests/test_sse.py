@@ -6,6 +6,7 @@ import json
 from typing import Any, List, Tuple
 
 import pytest
+import sseclient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -212,3 +213,15 @@ def test_bytes_that_are_not_utf_8_are_the_providers_fault() -> None:
     """They end as an error of the provider, not as ours."""
     with pytest.raises(ProviderError):
         Reader().feed(b"data: \xff\xfe\n\n")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["data: {}", "data: a b", "data:x", "data: ", "data", ": c", "event: e", "id: 1", "", "漢"])
+    )
+)
+def test_plain_lines_read_as_sseclient_reads_them(lines: List[str]) -> None:
+    """The short way round the parser gives what the parser gives."""
+    body = "".join(line + "\n" for line in lines).encode()
+    expected = [event.data for event in sseclient.SSEClient(iter((body,))).events()]
+    assert read(body) == [data for data in expected if data]
