@@ -185,7 +185,9 @@ class ClientLine:
 
     def _send(self, data: bytes) -> None:
         rest, self._rest = self._rest, b""
-        self._connection.sendall(rest + data)
+        left = memoryview(rest + data)
+        while left:  # not sendall: its timeout is for the whole, and would drop a slow client that takes every byte
+            left = left[self._connection.send(left) :]
         self._last = time.monotonic()
 
     def _send_soon(self, data: bytes) -> None:

@@ -209,10 +209,10 @@ def test_an_endless_event_is_refused() -> None:
         reader.feed(b"x" * 90)
 
 
-def test_bytes_that_are_not_utf_8_are_the_providers_fault() -> None:
-    """They end as an error of the provider, not as ours."""
-    with pytest.raises(ProviderError):
-        Reader().feed(b"data: \xff\xfe\n\n")
+def test_bytes_that_are_not_utf_8_are_replaced() -> None:
+    """One broken character costs neither the events around it nor the answer, on the short way and in the parser."""
+    events = Reader().feed(b"data: 1\n\ndata: \xff\n\nid: 2\ndata: \xfe\n\n")
+    assert [event.data for event in events] == ["1", "\ufffd", "\ufffd"]
 
 
 @given(

@@ -208,6 +208,7 @@ class Exchange:
             self._cancel.check()  # a connection that we ended ourselves is no fault of the provider
             error.message = mask(error.message, self._secrets)
             raise
+        self._cancel.check()  # a body without framing ends quietly when we end its connection
         yield self.translator.finish(is_done=self._response.is_done)
 
     def fail(self, error: ApiError, request_id: str) -> List[Event]:

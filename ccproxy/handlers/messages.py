@@ -71,6 +71,7 @@ def answer(
     try:
         record.model, exchange = walk.first_answer(decision.models, ask)
     except ApiError as error:
+        record.model = walk.last
         return _failed(error, record, messages)
     headers = _headers(decision, record.model)
     if isinstance(exchange, Relay):
@@ -98,7 +99,6 @@ def _early(context: Context, messages: MessagesRequest, decision: Decision, star
 
 def _failed(error: ApiError, record: Record, messages: MessagesRequest) -> Response:
     """Answer with an error: an HTTP error, or, where the stream is open already, an error event."""
-    record.model = record.decision.models[-1]
     record.outcome = "cancelled" if isinstance(error, ClientGone) else f"failed with {error.status}"
     is_open = record.context.running.begin_answer()
     if is_open and messages.stream:

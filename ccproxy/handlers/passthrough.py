@@ -77,6 +77,9 @@ class Relay:
             if record.context.running.cancel.error is None:
                 record.outcome = f"failed in mid-stream: {error.message}"
             raise StreamCut(error.message) from error
+        if record.context.running.cancel.error is not None or not watch.is_complete:
+            record.outcome = "failed in mid-stream: the provider's answer was cut"
+            raise StreamCut(record.outcome)
         self._response.is_done = True
         watch.finish()
 
@@ -87,9 +90,12 @@ class _UsageOfStream:
     def __init__(self, record: Record) -> None:
         self._record, self._reader = record, Reader()
         self._counts: Dict[str, Any] = {}
+        self.is_complete = False
+        """Whether the stream said that it ended: one without framing may be cut unseen."""
 
     def feed(self, data: bytes) -> None:
         for event in self._reader.feed(data):
+            self.is_complete = self.is_complete or event.event in ("message_stop", "error")
             if event.event in ("message_start", "message_delta", "error"):
                 self._see(event.event, event.data)
 
@@ -112,6 +118,8 @@ class _UsageOfStream:
 
 class _UsageOfMessage:
     """Reads stop reason and usage from a whole answer."""
+
+    is_complete = True
 
     def __init__(self, record: Record) -> None:
         self._record = record

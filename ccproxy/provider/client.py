@@ -23,7 +23,7 @@ from ..config.schema import Config, Model
 from ..errors import ProviderError
 from ..openai import Chunk
 from ..sse import Reader
-from ..translate.failure import Target, mask, translate_failure
+from ..translate.failure import NO_RETRY, Target, mask, translate_failure, unreadable
 from .cancel import Cancel
 from .connections import CancellableAdapter
 from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
@@ -90,17 +90,16 @@ class ProviderClient:
                 is_transient=False,
                 headers={"x-should-retry": "false"},
             )
-        for _ in keys:
-            now = time.monotonic()
-            key = self._keys.choose(model.api_key_name, keys, now)
+        for left in range(len(keys) - 1, -1, -1):
+            key = self._keys.choose(model.api_key_name, keys, time.monotonic())
             try:
                 return self._send_with(key, call, config, cancel)
             except ProviderError as error:
-                rest = rest_of_key(error)
+                rest, now = rest_of_key(error), time.monotonic()
                 if rest is None:
                     raise
                 self._keys.rest(model.api_key_name, key, now + rest)
-                if not self._keys.has_awake(model.api_key_name, keys, now):
+                if not left or not self._keys.has_awake(model.api_key_name, keys, now):
                     raise
         return self._send_with("", call, config, cancel)
 
@@ -121,8 +120,7 @@ class ProviderClient:
             )
             if response.status_code == 200:
                 return ProviderResponse(response, target)
-            with response:
-                body = response.raw.read(MAX_ERROR_BYTES, decode_content=True) or b""
+            body = _error_body(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
         error = translate_failure(response.status_code, headers, body, target)
         error.provider_status, error.detail = response.status_code, body.decode("utf-8", "replace")
@@ -140,6 +138,15 @@ class ProviderClient:
                     merged = probe.merge_environment_settings(origin, {}, True, None, None)
                 self._environments[origin] = {name: merged[name] for name in ("proxies", "verify")}
             return self._environments[origin]
+
+
+def _error_body(response: requests.Response) -> bytes:
+    """Return the body of an error as far as it comes; the status is worth more than the words."""
+    with response:
+        try:
+            return response.raw.read(MAX_ERROR_BYTES, decode_content=True) or b""
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            return b""
 
 
 def rest_of_key(error: ProviderError) -> Optional[float]:
@@ -237,7 +244,7 @@ class ProviderResponse:
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
-            raise translate_failure(502, {}, bytes(body[:MAX_ERROR_BYTES]), self._target) from None
+            raise unreadable(bytes(body[:MAX_ERROR_BYTES]), self._target) from None
         self.is_done = True
         return Chunk.from_completion(value)
 
@@ -300,4 +307,6 @@ def _failures(target: Target) -> Iterator[None]:
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         _, status, words, is_transient = next(fault for fault in _FAULTS if isinstance(error, fault[0]))
         message = mask(f"{target.provider} ({target.model_name}) {words}: {error}", target.secrets)
-        raise ProviderError(message[:500], status=status, is_transient=is_transient) from error
+        is_about_certificates = isinstance(error, requests.exceptions.SSLError)
+        headers = NO_RETRY if is_about_certificates else None
+        raise ProviderError(message[:500], status=status, is_transient=is_transient, headers=headers) from error

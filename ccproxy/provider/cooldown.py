@@ -10,13 +10,14 @@ from typing import Deque, Dict, Hashable, Tuple
 WINDOW = 60.0
 LEAST_FAILURES = 3
 FAILURE_RATE = 0.5
+MOST_OUTCOMES = 100
 FIRST_REST = 15.0
 LONGEST_REST = 300.0
 
 
 @dataclass
 class _State:
-    outcomes: Deque[Tuple[float, bool]] = field(default_factory=deque)
+    outcomes: Deque[Tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=MOST_OUTCOMES))
     rest: float = 0.0
     rests_until: float = 0.0
     is_probed: bool = False
@@ -30,29 +31,29 @@ class Cooldown:
         self._states_lock = threading.Lock()
 
     def is_resting(self, key: Hashable, now: float) -> bool:
-        """Whether a model is to be passed over. After its rest one request may try it; the others wait for that."""
+        """Whether a model is to be passed over. After each rest one request may try it; the others wait for that."""
         with self._states_lock:
             state = self._states.get(key)
             if state is None or not state.rest:
                 return False
-            if now < state.rests_until or state.is_probed:
+            if now < state.rests_until:
                 return True
             state.is_probed = True
-            state.rests_until = now + state.rest  # a probe that is never reported does not rest it for ever
+            state.rests_until = now + state.rest  # a probe that is never reported brings another one
             return False
 
     def report(self, key: Hashable, is_good: bool, now: float) -> None:
-        """Take down how an attempt ended."""
+        """Take down how a request to a model ended."""
         with self._states_lock:
             state = self._states.setdefault(key, _State())
-            if is_good:
+            if is_good and state.rest:
                 self._states[key] = _State()
                 return
-            if state.is_probed:
+            if state.is_probed and not is_good:
                 self._rest(state, now)
                 return
             state.outcomes.append((now, is_good))
-            while state.outcomes and state.outcomes[0][0] < now - WINDOW:
+            while state.outcomes[0][0] < now - WINDOW:
                 state.outcomes.popleft()
             failures = sum(1 for _, good in state.outcomes if not good)
             if failures >= LEAST_FAILURES and failures >= FAILURE_RATE * len(state.outcomes):

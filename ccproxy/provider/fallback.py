@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Callable, List, Sequence, TypeVar
+from typing import Callable, List, Optional, Sequence, TypeVar
 
 from ..config.schema import Model
 from ..errors import ApiError, ProviderError
@@ -26,6 +26,9 @@ class Walk:
     cooldown: Cooldown
     cancel: Cancel
     waited: float = 0.0
+    attempts: int = 0
+    last: Optional[Model] = None
+    """The model that was asked last."""
     failures: List[str] = field(default_factory=list)
 
     def first_answer(self, models: Sequence[Model], ask: Callable[[Model], T]) -> T:
@@ -46,22 +49,27 @@ class Walk:
             try:
                 return self._ask_again(model, ask)
             except ProviderError as error:
+                self.cancel.check()
                 last = error
                 if error.is_refusal and not error.is_overflow:
                     break
         raise self._told(last)
 
     def _ask_again(self, model: Model, ask: Callable[[Model], T]) -> T:
-        attempt = 0
+        attempt, self.last = 0, model
         while True:
+            self.attempts += 1
             try:
                 answer = ask(model)
             except ProviderError as error:
                 self.cancel.check()
-                self._failed(model, error)
+                log.warning("%s failed with %d: %s", model.model_id, error.status, error.message)
+                self.failures.append(f"{model.model_id}: {error.message}")
                 draw = random.random()  # noqa: S311 - jitter
                 pause = wait_before(attempt, error, self.policy, waited=self.waited, draw=draw, now=time.time())
                 if pause is None:
+                    if error.is_transient or error.status >= 500:
+                        self.cooldown.report(_key(model), False, time.monotonic())
                     raise
                 log.info("%s is asked again in %.1f s", model.model_id, pause)
                 self.cancel.pause(pause)
@@ -71,17 +79,11 @@ class Walk:
                 self.cooldown.report(_key(model), True, time.monotonic())
                 return answer
 
-    def _failed(self, model: Model, error: ProviderError) -> None:
-        log.warning("%s failed with %d: %s", model.model_id, error.status, error.message)
-        self.failures.append(f"{model.model_id}: {error.message}")
-        if error.is_transient:
-            self.cooldown.report(_key(model), False, time.monotonic())
-
     def _told(self, error: ApiError) -> ApiError:
         """Name all attempts in the error; overflows keep their words, which clients match."""
         is_exact = isinstance(error, ProviderError) and (error.is_overflow or error.verbatim is not None)
         if len(self.failures) > 1 and not is_exact:
-            error.message = f"no model answered ({len(self.failures)} attempts): " + "; ".join(self.failures)
+            error.message = f"no model answered ({self.attempts} attempts): " + "; ".join(self.failures)
         return error
 
 

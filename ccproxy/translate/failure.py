@@ -15,7 +15,7 @@ from ..errors import ProviderError
 
 MAX_MESSAGE = 2000
 MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
-_NO_RETRY = {"x-should-retry": "false"}
+NO_RETRY = {"x-should-retry": "false"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ _RULES: Tuple[Rule, ...] = (
     Rule(r"engine_overloaded|overloaded", 529),
 )
 _STATUSES: Dict[int, int] = {
+    404: 404,
     402: 402,
     403: 403,
     408: 504,
@@ -126,14 +127,14 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
     elif rule:
         answer, is_final = rule.status, rule.is_final
     else:
-        answer = 404 if status == 404 else _STATUSES.get(status, 500 if status >= 500 else 400)
-        is_final = answer in _FINAL
+        answer = _STATUSES.get(status, 500 if status >= 500 else 400 if status >= 400 else 502)
+        is_final = answer in _FINAL or status < 400
     passed = {name: headers[name] for name in ("retry-after", "retry-after-ms") if _is_plain(headers.get(name))}
     if not passed and answer in (429, 529):
         passed = _retry_after_in(text, headers)
     message = mask(f"{target.provider} ({target.model_name}): {detail}", target.secrets)
     # Useless retries cost Claude Code three minutes each; 400 and 404 it does not repeat.
-    headers_out = {**passed, **(_NO_RETRY if answer in (401, 402, 403) or (rule and rule.is_final) else {})}
+    headers_out = {**passed, **(NO_RETRY if answer in (401, 402, 403) or (rule and rule.is_final) else {})}
     return ProviderError(message, status=answer, is_transient=not is_final, headers=headers_out)
 
 
@@ -160,6 +161,14 @@ def _seconds(duration: str) -> Optional[float]:
         return None
     hours, minutes, seconds, milliseconds = (float(group or 0) for group in match.groups())
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def unreadable(body: bytes, target: Target) -> ProviderError:
+    """Return the error for a 200 whose body is no answer: HTML, or broken JSON."""
+    error = translate_failure(500, {}, body, target)
+    if error.status == 500:
+        error.status = 502
+    return error
 
 
 def error_in_stream(error: Any, target: Target) -> ProviderError:
