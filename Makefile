@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 ARGS :=
 PYTEST_ARGS :=
+FILE :=
 
 py := $(VENV)/bin/python
 uv := $(shell uv --version 2>/dev/null)
@@ -18,7 +19,7 @@ key := $(shell $(PYTHON) -c 'import hashlib, os, sys; print(hashlib.sha256("\n".
 installed := $(VENV)/.installed-$(key)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop restart dev test test-engines cov lint format types clean
+.PHONY: help setup run stop restart dev test test-engines cov lint format types token-report clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +59,9 @@ format: $(installed)  ## mend what lint can mend
 
 types: $(installed)  ## check types
 	$(py) -m mypy
+
+token-report: setup  ## compare estimates with recorded token counts (FILE=counts.jsonl: with others)
+	@PYTHONPATH=. $(py) tests/token_counts.py $(FILE)
 
 clean:  ## remove all that make created, but not .env and models.yaml
 	-@$(MAKE) --no-print-directory stop

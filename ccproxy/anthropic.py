@@ -38,6 +38,7 @@ class DocumentBlock:
     source: Json
     title: str = ""
     context: str = ""
+    has_citations: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,9 @@ def _image(item: Json, path: str) -> Block:
 
 def _document(item: Json, path: str) -> Block:
     title, context = _field(item, "title", str, path), _field(item, "context", str, path)
-    return DocumentBlock(_source(item, path, ("base64", "url", "file", "text", "content")), title or "", context or "")
+    source, citations = _source(item, path, ("base64", "url", "file", "text", "content")), item.get("citations")
+    has_citations = isinstance(citations, dict) and citations.get("enabled") is True
+    return DocumentBlock(source, title or "", context or "", has_citations)
 
 
 def _source(item: Json, path: str, kinds: Tuple[str, ...]) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Tuple
 
@@ -36,19 +37,27 @@ def is_web_search(request: MessagesRequest) -> bool:
     return len(request.tools) == 1 and request.tools[0].type.startswith("web_search_")
 
 
-def decide(request: MessagesRequest, config: Config, count_tokens: Callable[[], int]) -> Decision:
+def decide(
+    request: MessagesRequest, config: Config, count_tokens: Callable[[Model], int], most: float = math.inf
+) -> Decision:
     """Return the route of a request; the first rule that fires wins.
 
-    ``count_tokens`` is called only where a count can change the decision.
+    Args:
+        count_tokens: the input tokens for a model; called, for the model that would answer a request of any length,
+            only where the count can change the decision.
+        most: a number that no count exceeds.
     """
     base = _without_length(request, config)
-    return _image_rule(request, config, _length_rule(config, base, count_tokens) or base)
+    return _image_rule(request, config, _length_rule(config, base, count_tokens, most) or base)
 
 
-def _length_rule(config: Config, base: Decision, count_tokens: Callable[[], int]) -> Optional[Decision]:
-    if not config.router_long_context:
+def _length_rule(
+    config: Config, base: Decision, count_tokens: Callable[[Model], int], most: float
+) -> Optional[Decision]:
+    window = config.window(base.models[0])
+    if not config.router_long_context or most <= min(window, config.long_context_threshold):
         return None
-    tokens, window = count_tokens(), config.window(base.models[0])
+    tokens = count_tokens(base.models[0])
     if tokens > config.long_context_threshold:
         reason = f"{tokens} tokens > LONG_CONTEXT_THRESHOLD {config.long_context_threshold}"
     elif tokens > window:

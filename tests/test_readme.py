@@ -81,7 +81,7 @@ def test_every_path_is_in_the_readme() -> None:
 def test_every_command_and_make_target_is_real() -> None:
     """What the README tells to type exists."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"\bmake ([a-z]+)\b", README):
+    for target in re.findall(r"\bmake ([a-z-]+)\b", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in cli.COMMANDS:
         assert re.search(rf"`ccproxy \[?{command}\b", _section("Commands")), command

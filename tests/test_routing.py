@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import pytest
 
 from ccproxy.anthropic import MessagesRequest
+from ccproxy.config.schema import Model
 from ccproxy.routing import Decision, decide, has_images
 from ccproxy.translate.effort import thinking_intent
 from support import make_config
@@ -42,7 +43,7 @@ def route(
 ) -> Decision:
     """The decision with these settings; ``models`` are entries or plain names."""
     rows = [row if isinstance(row, dict) else entry(row) for row in (MODELS if models is None else models)]
-    return decide(asked, make_config(ROUTERS if env is None else env, rows), lambda: tokens)
+    return decide(asked, make_config(ROUTERS if env is None else env, rows), lambda _: tokens)
 
 
 def chosen(decision: Decision) -> Any:
@@ -143,11 +144,34 @@ def test_the_effort_from_which_adaptive_thinking_counts(least: str, level: str, 
 def test_nothing_is_counted_in_vain() -> None:
     """Without a model for long contexts a count cannot change anything."""
 
-    def count() -> int:
+    def count(model: Model) -> int:
         raise AssertionError("counted")
 
     config = make_config({"ROUTER_DEFAULT": "main"}, [entry("main")])
     assert decide(request(), config, count).rule == "default"
+
+
+@pytest.mark.parametrize(
+    ("env", "window", "most", "is_counted"),
+    [
+        ({"LONG_CONTEXT_THRESHOLD": "1000"}, "32k", 1000, False),
+        ({"LONG_CONTEXT_THRESHOLD": "1000"}, "32k", 1001, True),
+        ({"LONG_CONTEXT_THRESHOLD": "64k"}, "32k", 32_000, False),
+        ({"LONG_CONTEXT_THRESHOLD": "64k"}, "32k", 32_001, True),
+    ],
+)
+def test_what_cannot_be_long_is_not_counted(env: Dict[str, str], window: str, most: int, is_counted: bool) -> None:
+    """A body whose bytes reach neither the threshold nor the window has no more tokens than they allow."""
+    counted: List[str] = []
+
+    def count(model: Model) -> int:
+        counted.append(model.model_id)
+        return 10
+
+    rows = [entry("main", max_input_tokens=window), entry("long")]
+    config = make_config({"ROUTER_DEFAULT": "main", "ROUTER_LONG_CONTEXT": "long", **env}, rows)
+    assert decide(request(), config, count, most).rule == "default"
+    assert counted == (["main"] if is_counted else [])
 
 
 # --- the default ---------------------------------------------------------------------------------------------

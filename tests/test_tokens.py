@@ -1,138 +1,17 @@
-"""The estimate of input tokens: text, images, PDFs and structure; never an exception, never base64 as text."""
+"""The estimate of input tokens: text and structure; never an exception, never base64 as text."""
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
 import time
 from typing import Any, List
 
 import pytest
 
 from ccproxy.anthropic import MessagesRequest
-from ccproxy.tokens import Counter, characters_estimate, estimate, image_size, image_tokens, pdf_pages
-
-
-def b64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
-def png(width: int, height: int) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height) + b"\x08\x06\0\0\0"
-
-
-def gif(width: int, height: int) -> bytes:
-    return b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0"
-
-
-def jpeg(width: int, height: int, marker: int = 0xC0, before: bytes = b"") -> bytes:
-    exif = b"\xff\xe1" + struct.pack(">H", 2 + 500) + b"x" * 500
-    frame = bytes([0xFF, marker]) + struct.pack(">HBHHB", 17, 8, height, width, 3)
-    return b"\xff\xd8" + exif + before + frame + b"\0" * 40
-
-
-def webp(kind: bytes, payload: bytes) -> bytes:
-    return b"RIFF" + struct.pack("<I", 100) + b"WEBP" + kind + struct.pack("<I", len(payload)) + payload + b"\0" * 20
-
-
-def webp_lossy(width: int, height: int) -> bytes:
-    return webp(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", width, height))
-
-
-def webp_lossless(width: int, height: int) -> bytes:
-    return webp(b"VP8L", b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14))
-
-
-def webp_extended(width: int, height: int) -> bytes:
-    return webp(b"VP8X", b"\0\0\0\0" + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3])
-
-
-HUFFMAN = b"\xff\xc4" + struct.pack(">H", 10) + b"\0" * 8
-FORMATS = [png, gif, jpeg, webp_lossy, webp_lossless, webp_extended]
-
-
-@pytest.mark.parametrize("make", FORMATS)
-@pytest.mark.parametrize("size", [(1, 1), (640, 480), (1920, 1080)])
-def test_an_image_tells_its_size(make: Any, size: Any) -> None:
-    """From its header, without an image library."""
-    assert image_size(b64(make(*size))) == size
-
-
-@pytest.mark.parametrize("marker", [0xC0, 0xC1, 0xC2])
-def test_a_jpeg_is_walked_to_its_frame(marker: int) -> None:
-    """Past other segments, also such as have a marker near the frame's."""
-    assert image_size(b64(jpeg(640, 480, marker, HUFFMAN))) == (640, 480)
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"x", b"\x89PNG", b"GIF8", b"RIFF1234WEBP", b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\0\0", png(0, 5)]
-)
-def test_an_image_without_a_header_has_no_size(raw: bytes) -> None:
-    """Cut or strange bytes are an unknown image."""
-    assert image_size(b64(raw)) is None
-    assert image_tokens({"type": "base64", "media_type": "image/png", "data": b64(raw)}) == 1568
-
-
-@pytest.mark.parametrize("make", FORMATS)
-def test_a_cut_image_never_raises(make: Any) -> None:
-    """Wherever it ends."""
-    raw = make(640, 480)
-    for end in range(len(raw)):
-        assert image_tokens({"type": "base64", "data": b64(raw[:end])}) > 0
-
-
-@pytest.mark.parametrize("data", ["", "!!!", "a", "é", "====", None])
-def test_what_is_no_base64_is_an_unknown_image(data: Any) -> None:
-    """The provider may judge it."""
-    assert image_tokens({"type": "base64", "data": data}) == 1568
-
-
-@pytest.mark.parametrize(
-    ("size", "tokens"),
-    [
-        ((28, 28), 1),
-        ((29, 28), 2),
-        ((640, 480), 23 * 18),
-        ((1000, 1000), 36 * 36),
-        ((1568, 1568), 1568),  # at most
-        ((4000, 3000), 1568),
-        ((3136, 28), 56),  # scaled to 1568 on the long edge
-        ((10_000, 1), 56),
-    ],
-)
-def test_the_tokens_of_an_image(size: Any, tokens: int) -> None:
-    """One for every 28 by 28 pixels after scaling, at most 1568."""
-    assert image_tokens({"type": "base64", "data": b64(png(*size))}) == tokens
-
-
-def test_an_image_by_address_is_unknown() -> None:
-    """Nothing is fetched to count."""
-    assert image_tokens({"type": "url", "url": "https://x/y.png"}) == 1568
-
-
-PAGE, PAGES = b"<< /Type /Page /Parent 1 0 R >>", b"<< /Type /Pages /Count 3 >>"
-
-
-@pytest.mark.parametrize(
-    ("raw", "pages"),
-    [
-        (PAGE + PAGES, 1),
-        (PAGES + PAGE + b"<</Type/Page>>" + b"<< /Type\n/Page\n>>", 3),
-        (b"%PDF-1.7", 1),
-        (b"x" * 120_000, 2),
-        (b"", 1),
-    ],
-)
-def test_the_pages_of_a_pdf(raw: bytes, pages: int) -> None:
-    """Its page objects, else one for every 50 kB."""
-    assert pdf_pages(b64(raw)) == pages
-
-
-def test_what_is_no_base64_is_one_page() -> None:
-    """Never an exception."""
-    assert [pdf_pages(data) for data in ("a", "é", "")] == [1, 1, 1]
-
+from ccproxy.token_families import Family, family_of
+from ccproxy.tokens import Counter, Estimates, Size, ceiling, characters_estimate, estimate
+from test_image_size import PAGE, b64, png
 
 # --- text ----------------------------------------------------------------------------------------------------
 
@@ -176,7 +55,7 @@ def test_no_text_raises(text: str, is_loaded: bool) -> None:
     counter = Counter()
     if is_loaded:
         counter.load()
-    assert counter.count(text) > 0
+    assert counter.size(text).tokens > 0
 
 
 LARGE = {
@@ -193,32 +72,127 @@ def test_no_megabyte_takes_long(text: str) -> None:
     counter = Counter()
     counter.load()
     began = time.process_time()
-    counter.count(text)
+    counter.size(text)
     assert time.process_time() - began < 1.0
 
 
 def test_without_a_vocabulary_characters_are_counted() -> None:
     """The soft dependency may be missing."""
-    assert Counter().count("a" * 36) == 10
+    assert Counter().size("a" * 36) == (10, 0, 36)
+
+
+# --- what is measured once ------------------------------------------------------------------------------------
+
+
+class Vocabulary:
+    """One token for each word, and a list of the texts that were encoded."""
+
+    def __init__(self) -> None:
+        self.encoded: List[str] = []
+
+    def encode(self, text: str) -> List[str]:
+        self.encoded.append(text)
+        return text.split()
+
+
+def test_a_size_is_tokens_symbols_and_bytes() -> None:
+    """The numbers that the families are made from."""
+    assert Counter(Vocabulary().encode).size("a, b\n(é)") == Size(3, 4, 9)
+
+
+def test_a_text_is_measured_once() -> None:
+    """The oldest texts are forgotten."""
+    vocabulary = Vocabulary()
+    counter = Counter(vocabulary.encode, memory=2 * 301)
+    for text in ("a", "b", "a", "c", "b", "a"):
+        counter.size(text)
+    assert vocabulary.encoded == ["a", "b", "c", "a"]
+
+
+def test_what_was_counted_by_characters_is_counted_again() -> None:
+    """Once the vocabulary is there."""
+    counter = Counter()
+    assert counter.size("word " * 100).tokens == 139
+    counter.load()
+    assert counter.size("word " * 100).tokens == 101
+
+
+def long_conversation(turns: int) -> MessagesRequest:
+    """About 200,000 tokens in 200 turns, with tools; ``turns`` more of a thousand tokens each."""
+
+    def turn(number: int) -> List[Any]:
+        words = " ".join(f"{number}word{n}" for n in range(1000))
+        use = {"type": "tool_use", "id": f"t{number}", "name": "Read", "input": {"path": f"/{number}"}}
+        result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": words}
+        return [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+
+    tool = {"name": "Read", "description": "Reads. " * 100, "input_schema": {"type": "object"}}
+    messages = [{"role": "user", "content": "Hi"}] + [part for number in range(200 + turns) for part in turn(number)]
+    body = {"model": "m", "max_tokens": 1, "system": "You help. " * 1000, "tools": [tool], "messages": messages}
+    return MessagesRequest.from_dict(body)
+
+
+def test_one_more_turn_costs_one_turn() -> None:
+    """Of a conversation that is sent again only what is new is encoded."""
+    vocabulary = Vocabulary()
+    counter = Counter(vocabulary.encode)
+    before = Estimates(long_conversation(0), counter.size).of("claude-opus-5")
+    assert before > 200_000
+    vocabulary.encoded.clear()
+    assert Estimates(long_conversation(1), counter.size).of("claude-opus-5") > before + 1000
+    assert [len(text.split()) for text in vocabulary.encoded] == [1, 1000]  # the call's input and its result
+
+
+def test_a_family_is_estimated_once() -> None:
+    """However often one request is asked about, and for however many models of a family."""
+    sizes: List[str] = []
+
+    def size(text: str) -> Size:
+        sizes.append(text)
+        return Size(1, 0, 1)
+
+    estimates = Estimates(request("abc"), size)
+    assert estimates.of("gpt-4o") == estimates.of("gpt-5")
+    assert sizes == ["abc"]
+    assert estimates.of("claude-opus-5") != estimates.of("gpt-5")
+    assert sizes == ["abc"] * 2
 
 
 # --- requests ------------------------------------------------------------------------------------------------
 
+PLAIN = Family("plain", "", call=20, tools=200, forced_tools=300, deferred_tools=50, document=5, citations=100)
+THINKING = Family("thinking", "", thinking=28, output_format=125)
+FORGETFUL = Family("forgetful", "", keeps_thinking=False)
 
-def count(content: Any, **fields: Any) -> int:
-    """The estimate of one user message, with a count of one token for each character."""
+
+def one_each(text: str) -> Size:
+    """A token for each character."""
+    return Size(len(text), 0, len(text.encode()))
+
+
+def request(content: Any, **fields: Any) -> MessagesRequest:
     body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": content}], **fields}
-    return estimate(MessagesRequest.from_dict(body), len)
+    return MessagesRequest.from_dict(body)
+
+
+def count(content: Any, family: Family = PLAIN, **fields: Any) -> int:
+    """The estimate of one user message."""
+    return estimate(request(content, **fields), one_each, family)
 
 
 NOTHING = count("")
 
 
-def test_requests_and_messages_have_a_price() -> None:
-    """Three for the request, four for each message."""
+def turns(*roles: str) -> List[Any]:
+    return [{"role": role, "content": "abc"} for role in roles]
+
+
+def test_requests_and_turns_have_a_price() -> None:
+    """Messages of one role in a row are one turn; an answer that the client began needs no opening."""
     assert NOTHING == 7
-    messages: List[Any] = [{"role": role, "content": "abc"} for role in ("user", "assistant", "user")]
-    assert count("", messages=messages) == 3 + 3 * 7
+    assert count("", messages=turns("user", "assistant", "user")) == 3 + 3 * 7
+    assert count("", messages=turns("user", "user", "assistant", "user")) == 3 + 3 * 7 + 3
+    assert count("", messages=turns("user", "assistant")) == 2 * 7
 
 
 @pytest.mark.parametrize(
@@ -226,9 +200,9 @@ def test_requests_and_messages_have_a_price() -> None:
     [
         ({"type": "text", "text": "abc"}, 3),
         ({"type": "thinking", "thinking": "abc", "signature": "s" * 999}, 3),
-        ({"type": "tool_use", "id": "i" * 99, "name": "abc", "input": {"a": "é"}}, 12 + 3 + len('{"a":"é"}')),
-        ({"type": "tool_result", "tool_use_id": "i" * 99, "content": "abc"}, 8 + 3),
-        ({"type": "tool_result", "tool_use_id": "i"}, 8),
+        ({"type": "tool_use", "id": "i" * 99, "name": "abc", "input": {"a": "é"}}, 20 + 3 + len('{"a":"é"}')),
+        ({"type": "tool_result", "tool_use_id": "i" * 99, "content": "abc"}, 3),
+        ({"type": "tool_result", "tool_use_id": "i"}, 0),
         ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": b64(png(28, 28))}}, 1),
         (
             {
@@ -236,13 +210,17 @@ def test_requests_and_messages_have_a_price() -> None:
                 "tool_use_id": "i",
                 "content": [{"type": "image", "source": {"type": "url", "url": "u"}}],
             },
-            8 + 1568,
+            1568,
         ),
         (
             {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": b64(PAGE * 2)}},
-            5000,
+            2 * (1600 + 3),
         ),
-        ({"type": "document", "title": "ab", "source": {"type": "text", "data": "abc"}}, 5),
+        ({"type": "document", "title": "ab", "source": {"type": "text", "data": "abc"}}, 5 + 2 + 3),
+        ({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "abc"}]}}, 5 + 3),
+        ({"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}}, 1600),
+        ({"type": "document", "source": {"type": "file", "file_id": "f"}}, 1600),
+        ({"type": "document", "citations": {"enabled": True}, "source": {"type": "text", "data": ""}}, 5 + 100),
         ({"type": "redacted_thinking", "data": "x" * 999}, 0),
         (
             {
@@ -259,13 +237,90 @@ def test_a_block_counts_what_the_model_reads(block: Any, tokens: int) -> None:
     assert count([block]) - NOTHING == tokens
 
 
-def test_system_and_tools_count() -> None:
-    """A tool's name, description and compact schema, eight for each, and once the price of having tools."""
+TOOL = {"name": "ab", "description": "abc", "input_schema": {"type": "object"}}
+SCHEMA = len('{"description":"abc","name":"ab","parameters":{"type":"object"}}')
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "tokens"),
+    [
+        ([], None, 0),
+        ([TOOL], None, 200 + 8 + SCHEMA),
+        ([TOOL], "auto", 200 + 8 + SCHEMA),
+        ([TOOL], "none", 200 + 8 + SCHEMA),
+        ([TOOL], "any", 300 + 8 + SCHEMA),
+        ([{**TOOL, "strict": True}, {**TOOL, "name": "cd"}], None, 200 + 2 * (8 + SCHEMA)),
+        ([TOOL, {**TOOL, "name": "cd", "defer_loading": True}], None, 200 + 8 + SCHEMA + 50),
+        ([{"type": "bash_20250124", "name": "bash"}], None, 200 + 325),
+        ([{"type": "of_tomorrow", "name": "x"}], None, 200),
+    ],
+)
+def test_tools_count(tools: Any, choice: Any, tokens: int) -> None:
+    """Once the price of having tools, by ``tool_choice``; each tool as its schema is shown, until it is deferred."""
+    choices = {"tool_choice": {"type": choice}} if choice else {}
+    assert count("", tools=tools, **choices) - NOTHING == tokens
+
+
+def test_system_thinking_and_format_count() -> None:
+    """What stands beside the messages."""
     assert count("", system="abc") - NOTHING == 3
-    tool = {"name": "ab", "description": "abc", "input_schema": {"type": "object"}}
-    one, two = count("", tools=[tool]), count("", tools=[tool, {**tool, "name": "cd"}])
-    assert two - one == 8 + 2 + 3 + len('{"type":"object"}')
-    assert one - NOTHING > two - one
+    assert count("", THINKING, thinking={"type": "enabled", "budget_tokens": 1024}) - NOTHING == 28
+    assert count("", THINKING, thinking={"type": "adaptive"}) == NOTHING
+    form = {"type": "json_schema", "schema": {"a": 1}}
+    assert count("", THINKING, output_config={"format": form}) - NOTHING == 125 + len('{"a":1}')
+    assert count("", THINKING, output_format=form) - NOTHING == 125 + len('{"a":1}')
+    assert count("", THINKING, output_config={"effort": "low"}) == NOTHING
+
+
+def test_thinking_of_earlier_turns() -> None:
+    """Some models are not shown it again, but for the turn that goes on with tool results."""
+    thought = {"type": "thinking", "thinking": "a" * 100, "signature": "s"}
+    said = {"role": "assistant", "content": [thought, {"type": "text", "text": "b"}]}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "i"}]}
+    ask = {"role": "user", "content": ""}
+    for family, earlier in ((PLAIN, 100), (FORGETFUL, 0)):
+        assert count("", family, messages=[ask, said, ask]) == 3 + 3 * 4 + 1 + earlier
+        assert count("", family, messages=[ask, said, result]) == 3 + 3 * 4 + 1 + 100
+
+
+def test_text_has_no_more_tokens_than_bytes() -> None:
+    """In any vocabulary; so a body's length bounds its tokens."""
+    assert count("abc", Family("many", "", text=9.0)) - NOTHING == 3
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-opus-4-7", "gpt-5", "echo"])
+def test_a_ceiling_is_never_reached(model: str) -> None:
+    """Whatever the text: calls, tools, settings and marks in plenty stay under the bytes of their JSON."""
+    marks = "".join(f"{mark}\n" for mark in "{[(<>)]}!?" * 50)
+    use = {"type": "tool_use", "id": "i", "name": "T", "input": {str(number): number for number in range(50)}}
+    result = {"type": "tool_result", "tool_use_id": "i", "content": marks}
+    messages = [{"role": "user", "content": marks}]
+    for _ in range(50):
+        messages += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    tools = [{"name": f"t{number}", "input_schema": {}} for number in range(50)]
+    fields = {"thinking": {"type": "enabled"}, "tool_choice": {"type": "any"}, "tools": tools}
+    asked = request("", messages=messages, **fields)
+    body = json.dumps(asked.raw, separators=(",", ":"))
+    counter = Counter()
+    counter.load()
+    assert estimate(asked, counter.size, family_of(model)) <= ceiling(asked, len(body)) < len(body) + 3000
+
+
+IMAGE = {"type": "image", "source": {"type": "url", "url": "u"}}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request([IMAGE]),
+        request([{"type": "tool_result", "tool_use_id": "i", "content": [IMAGE]}]),
+        request([{"type": "document", "source": {"type": "file", "file_id": "f"}}]),
+        request("", tools=[{"type": "web_search_20250305", "name": "web_search"}]),
+    ],
+)
+def test_there_is_not_always_a_ceiling(asked: MessagesRequest) -> None:
+    """An image of a hundred bytes may have thousands of tokens."""
+    assert ceiling(asked, 100) == float("inf")
 
 
 @pytest.mark.parametrize("depth", [100, 900, 5000])

@@ -8,7 +8,7 @@ from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..errors import InvalidRequest, NotFound
 from ..routing import Decision
-from ..tokens import estimate
+from ..tokens import Estimates
 from ..web import Request, Response
 from .context import Context, parse_body
 from .exchange import translate_for
@@ -26,7 +26,7 @@ def handle(context: Context, request: Request) -> Response:
         return _dry_run(context, messages, model)
     decision = Decision((model,), "test_conversion", f"asked for {name}, the router is bypassed")
     named = replace(messages, raw={**messages.raw, "model": messages.model})
-    return answer(context, request, named, decision, estimate(messages, context.counter.count))
+    return answer(context, request, named, decision, Estimates(messages, context.counter.size))
 
 
 def _dry_run(context: Context, messages: MessagesRequest, model: Model) -> Response:

@@ -14,7 +14,7 @@ from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
 from ..routing import Decision, decide
 from ..sse import encode
-from ..tokens import estimate
+from ..tokens import Estimates, ceiling
 from ..web import EVENT_STREAM, Early, Request, Response
 from .context import Context, parse_body
 from .exchange import Exchange, Record
@@ -31,11 +31,17 @@ WHOLE_COMMIT_AFTER = 45.0
 def handle(context: Context, request: Request) -> Response:
     """Answer a message request."""
     messages = MessagesRequest.from_dict(parse_body(request))
-    input_tokens = estimate(messages, context.counter.count)
-    decision = decide(messages, context.config, lambda: input_tokens)
+    estimates = Estimates(messages, context.counter.size)
+    decision = route(context, request, messages, estimates)
     if messages.max_tokens == 0 and not decision.models[0].direct:
-        return _warm_up(context, messages, input_tokens)
-    return answer(context, request, messages, decision, input_tokens)
+        return _warm_up(context, messages, estimates.of(decision.models[0].name))
+    return answer(context, request, messages, decision, estimates)
+
+
+def route(context: Context, request: Request, messages: MessagesRequest, estimates: Estimates) -> Decision:
+    """Return the route of a request; its tokens are counted only where its body is long enough to matter."""
+    most = ceiling(messages, len(request.body))
+    return decide(messages, context.config, lambda model: estimates.of(model.name), most)
 
 
 def _warm_up(context: Context, messages: MessagesRequest, input_tokens: int) -> Response:
@@ -53,7 +59,7 @@ def _warm_up(context: Context, messages: MessagesRequest, input_tokens: int) -> 
 
 
 def answer(
-    context: Context, request: Request, messages: MessagesRequest, decision: Decision, input_tokens: int
+    context: Context, request: Request, messages: MessagesRequest, decision: Decision, estimates: Estimates
 ) -> Response:
     """Answer with the first model of a route that can."""
     record = Record(context, decision, context.now())
@@ -64,10 +70,13 @@ def answer(
     def ask(model: Model) -> Tuple[Model, Union[Exchange, Relay]]:
         if model.direct:
             return model, Relay.open(request, messages, model, context)
-        return model, Exchange.open(messages, model, context, message_id, input_tokens)
+        return model, Exchange.open(messages, model, context, message_id, estimates.of(model.name))
 
-    start = MessageStart(message_id, messages.model, Usage(input_tokens))
-    running.start(config.provider_total_timeout, _early(context, messages, decision, start))
+    early = None
+    if not any(model.direct for model in decision.models):  # what is passed through is the provider's from its start
+        start = MessageStart(message_id, messages.model, Usage(estimates.of(decision.models[0].name)))
+        early = _early(context, messages, decision, start)
+    running.start(config.provider_total_timeout, early)
     try:
         record.model, exchange = walk.first_answer(decision.models, ask)
     except ApiError as error:
@@ -81,13 +90,8 @@ def answer(
     return _whole(exchange, record, headers)
 
 
-def _early(context: Context, messages: MessagesRequest, decision: Decision, start: MessageStart) -> Optional[Early]:
-    """Return what a waiting client is given: the start of the stream and pings, or spaces before a JSON document.
-
-    An answer that is passed through is the provider's from its first byte.
-    """
-    if any(model.direct for model in decision.models):
-        return None
+def _early(context: Context, messages: MessagesRequest, decision: Decision, start: MessageStart) -> Early:
+    """Return what a waiting client is given: the start of the stream and pings, or spaces before a JSON document."""
     after, every = context.config.commit_after, context.config.ping_interval
     headers = {"request-id": context.request_id, "x-ccproxy-route": route_header(decision)}
     if messages.stream:
