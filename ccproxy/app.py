@@ -13,10 +13,12 @@ from typing import Callable, Dict, Optional
 from .access import check_access
 from .config.schema import Config
 from .errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, Stopping
-from .handlers import conversion, count_tokens, health, messages, models
+from .handlers import conversion, count_tokens, health, messages, metrics, models, usage
 from .handlers.context import Context
 from .handlers.running import Running
 from .http1 import field_value
+from .ledger import Ledger
+from .metrics import Metrics
 from .provider.client import ProviderClient
 from .provider.cooldown import Cooldown
 from .provider.repair import Repairs
@@ -34,6 +36,8 @@ ROUTES: Dict[str, Dict[str, Handler]] = {
     "/v1/messages/test_conversion": {"POST": conversion.handle},
     "/v1/models": {"GET": models.handle_list},
     "/v1/models/{id}": {"GET": models.handle_one},
+    "/v1/stats": {"GET": usage.handle},
+    "/metrics": {"GET": metrics.handle},
     "/health": {"GET": health.handle},
     "/": {"GET": health.hello},
     "/api/hello": {"GET": health.hello},
@@ -50,11 +54,14 @@ def new_id(prefix: str) -> str:
 class App:
     """One application, behind any front door: ``handle`` takes a ``Request`` and returns a ``Response``.
 
-    ``config`` is the snapshot that new requests take; assigning another one is how a reload happens.
+    ``config`` is the snapshot that new requests take; assigning another one is how a reload happens. Requests are
+    recorded in ``ledger``; without one, nowhere.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, ledger: Optional[Ledger] = None) -> None:
         self.config = config
+        self._ledger = ledger
+        self._metrics = Metrics()
         self.counter = Counter()
         self._repairs = Repairs()
         self._cooldown = Cooldown()
@@ -76,10 +83,12 @@ class App:
                 running.cancel.cancel(Stopping("ccproxy is stopping"))
 
     def close(self) -> None:
-        """Let go of connections and of the demo provider."""
+        """Let go of connections and of the demo provider; write down what was not yet."""
         self._client.close()
         if self._demo is not None:
             self._demo.close()
+        if self._ledger is not None:
+            self._ledger.close()
 
     def handle(self, request: Request) -> Response:
         """Answer one request; never raises."""
@@ -114,6 +123,8 @@ class App:
             now=time.monotonic,
             sleep=time.sleep,
             running=Running(self._watch, request.line),
+            metrics=self._metrics,
+            ledger=self._ledger,
         )
 
     def _dispatch(self, context: Context, request: Request) -> Response:

@@ -11,18 +11,19 @@ import sys
 import threading
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import __version__, background, log
+from . import __version__, background, log, stats
 from .app import App
-from .config.load import Loaded, load_config
+from .config.load import Loaded, load_config, state_folder
 from .config.schema import Config
 from .errors import CcproxyError, ConfigError
+from .ledger import Ledger
 from .server import Server
 
 logger = logging.getLogger(__name__)
 
 # Option of the command line: the setting it overrides.
 _OPTIONS = {"host": "HOST", "port": "PORT", "models": "CUSTOM_MODELS_FILE", "log_level": "LOG_LEVEL"}
-COMMANDS = ("serve", "check", "start", "stop")
+COMMANDS = ("serve", "check", "stats", "start", "stop")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -63,7 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check", help="validate the configuration")
     check.set_defaults(run=_check)
-    for command in (serve, check):
+    usage = commands.add_parser("stats", help="show usage and cost")
+    stats.add_options(usage)
+    usage.set_defaults(run=lambda options: stats.run(options, _load(options)))
+    for command in (serve, check, usage):
         command.add_argument("--env-file", help="instead of .env")
         command.add_argument("--models", help="instead of models.yaml")
     commands.add_parser("start", help="serve in the background; takes the options of serve", add_help=False)
@@ -94,7 +98,7 @@ def _serve(options: argparse.Namespace) -> int:
     loaded = _load(options)
     config = loaded.config
     _check_address(config)
-    app = App(config)
+    app = App(config, Ledger(state_folder(config, os.environ)))
     log.configure(config.log_level, lambda: app.config.secrets)
     try:
         server = Server(app, config.host, config.port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from functools import lru_cache
@@ -9,9 +10,10 @@ from typing import Any, Callable, Dict, Iterable, List, Tuple
 from urllib.parse import quote
 
 from .app import App, new_id
-from .config.load import load_config
+from .config.load import load_config, state_folder
 from .errors import ApiError, RequestTooLarge
 from .http1 import content_length, phrase
+from .ledger import Ledger
 from .web import Request, Response, Stream
 
 Environ = Dict[str, Any]
@@ -29,7 +31,9 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
 
 @lru_cache(maxsize=1)
 def _configured_app() -> App:
-    app = App(load_config(os.environ).config)
+    config = load_config(os.environ).config
+    app = App(config, Ledger(state_folder(config, os.environ)))
+    atexit.register(app.close)
     app.counter.load_in_background()
     return app
 

@@ -15,6 +15,7 @@ import yaml
 from ccproxy.app import App
 from ccproxy.config.modelsfile import parse_models
 from ccproxy.config.schema import SETTING_BY_NAME, Config, build_config
+from ccproxy.ledger import Ledger
 from ccproxy.server import Server
 from ccproxy.stub import Script, StubProvider, demo_script
 
@@ -39,9 +40,13 @@ class Proxy:
 
 
 @contextmanager
-def running_proxy(env: Optional[Mapping[str, str]] = None, models: Sequence[Mapping[str, Any]] = ()) -> Iterator[Proxy]:
-    """Serve on a free port, in this process, with real sockets."""
-    app = App(make_config(env, models))
+def running_proxy(
+    env: Optional[Mapping[str, str]] = None,
+    models: Sequence[Mapping[str, Any]] = (),
+    ledger: Optional[Ledger] = None,
+) -> Iterator[Proxy]:
+    """Serve on a free port, in this process, with real sockets; requests are recorded in a ledger, if one is given."""
+    app = App(make_config(env, models), ledger)
     app.counter.load()
     server = Server(app, "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

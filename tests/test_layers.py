@@ -28,6 +28,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "token_families",
         "image_size",
         "pricing",
+        "prices",
         "config.schema",
         "config.envfile",
         "config.modelsfile",
@@ -45,12 +46,15 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "config.load",
         "config.reload",
         "ledger",
+        "ledgerfile",
+        "metrics",  # remembers under a lock
+        "usage",
         "log",
         "stub",
         "background",
     ),
     "wiring": ("app", "handlers.*"),
-    "entries": ("cli", "server", "wsgi", "perf", "__main__"),
+    "entries": ("cli", "server", "wsgi", "perf", "stats", "__main__"),
 }
 PURE = ("package", "words", "rules")
 

@@ -93,7 +93,7 @@ class Direct:
 def direct(answer: Optional[Answer] = None, settings: Optional[Json] = None, **entry: Any) -> Iterator[Direct]:
     """Serve one direct model; `entry` adds to its keys."""
     lines: queue.Queue[logging.LogRecord] = queue.Queue()
-    handler, logger = logging.handlers.QueueHandler(lines), logging.getLogger("ccproxy.handlers.exchange")
+    handler, logger = logging.handlers.QueueHandler(lines), logging.getLogger("ccproxy.handlers.record")
     level = logger.level
     with ReplayProvider() as provider:
         provider.answers["p"] = answer or Answer(200, JSON, [json.dumps(MESSAGE).encode()])

@@ -225,6 +225,19 @@ def test_everything_else(server: List[str], tmp_path: Path) -> None:
             eventually(lambda: ask(url, "/health").status == 200, "it serves on")
 
 
+def test_usage_is_recorded(server: List[str], tmp_path: Path) -> None:
+    """In the state folder; the statistics count what all worker processes answered."""
+    command = [*server[:3], "--workers=2", *server[3:]] if "gunicorn" in server else server
+    with proxy_with(script) as (_, stub):
+        variables = configuration(tmp_path, stub.url, STATE_DIR=str(tmp_path / "state"))
+        with running(command, tmp_path, variables) as process:
+            url = process.address()
+            for number in range(20):
+                assert ask(url, "/v1/messages", user("abc", stream=number % 2 == 0)).status == 200
+            eventually(lambda: ask(url, "/v1/stats").json["totals"]["requests"] == 20, "all are counted")
+    assert not (tmp_path / ".local").exists()
+
+
 def check_messages(url: str) -> None:
     """Whole and streamed."""
     assert ask(url, "/v1/messages?beta=true", user("abc")).json["content"][0]["text"] == "3 characters"

@@ -52,6 +52,17 @@ def load_config(
     return Loaded(config, env_path, models_path, tuple(_warnings(config, settings)))
 
 
+def state_folder(config: Config, environment: Mapping[str, str]) -> Path:
+    """Return where usage is recorded: STATE_DIR, else what systemd gives, else the XDG folder for state."""
+    if config.state_dir:
+        return Path(config.state_dir).expanduser()
+    given = environment.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    xdg = environment.get("XDG_STATE_HOME", "")
+    return (Path(xdg) if xdg.startswith("/") else Path.home() / ".local" / "state") / "ccproxy"
+
+
 def _is_set(value: Optional[Tuple[Any, str]]) -> bool:
     return value is not None and str(value[0]).strip() != ""
 

@@ -192,8 +192,8 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("MAX_TOKENS_LIMIT", positive_number, None, "upper bound on the output tokens asked of any provider"),
     Setting("DEFAULT_MAX_TOKENS", positive_number, 8192, "output limit of models that do not say"),
     Setting("DEFAULT_MAX_INPUT_TOKENS", positive_number, 128_000, "context window of models that do not say"),
-    Setting("DEFAULT_INPUT_COST_PER_TOKEN", money, None, "USD per input token of models that do not say", True),
-    Setting("DEFAULT_OUTPUT_COST_PER_TOKEN", money, None, "USD per output token of models that do not say", True),
+    Setting("DEFAULT_INPUT_COST_PER_TOKEN", money, None, "USD per input token of models that do not say"),
+    Setting("DEFAULT_OUTPUT_COST_PER_TOKEN", money, None, "USD per output token of models that do not say"),
     Setting("MAX_RETRIES", whole_number, 2, "further attempts per model, before the first content"),
     Setting("RETRY_MAX_WAIT", seconds, 30.0, "longest wait before an attempt, in seconds"),
     Setting("PING_INTERVAL", seconds, 10.0, "seconds of silence after which a stream gets a ping"),
@@ -210,7 +210,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("LOG_LEVEL", one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least level that is logged"),
     Setting("LOG_FILE_PATH", text, "", "log folder, or path of server.log", True),
     Setting("LOG_BODIES", truth, False, "log bodies, redacted", True),
-    Setting("STATE_DIR", text, "", "folder of ledger, logs and calibration", True),
+    Setting("STATE_DIR", text, "", "folder of the usage records"),
     Setting("SESSION_BUDGET_USD", money, None, "budget of one session", True),
     Setting("DAILY_BUDGET_USD", money, None, "budget of one day", True),
     Setting("WORKERS", positive_number, 1, "processes", True),
@@ -240,6 +240,8 @@ class Config:
     max_tokens_limit: Optional[int] = None
     default_max_tokens: int = 8192
     default_max_input_tokens: int = 128_000
+    default_input_cost_per_token: Optional[Decimal] = None
+    default_output_cost_per_token: Optional[Decimal] = None
     max_retries: int = 2
     retry_max_wait: float = 30.0
     ping_interval: float = 10.0
@@ -253,6 +255,7 @@ class Config:
     provider_total_timeout: float = 3600.0
     drain_timeout: float = 30.0
     log_level: str = "INFO"
+    state_dir: str = ""
     models: Mapping[str, Model] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 

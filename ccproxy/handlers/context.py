@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from ..config.schema import Config
 from ..errors import InvalidRequest
+from ..ledger import Ledger
+from ..metrics import Metrics
 from ..provider.client import ProviderClient
 from ..provider.cooldown import Cooldown
 from ..provider.repair import Repairs
@@ -33,6 +35,9 @@ class Context:
     running: Running
     """This request among those that are watched, once it waits for a provider."""
     cooldown: Cooldown
+    metrics: Metrics
+    ledger: Optional[Ledger] = None
+    """Where requests are recorded; None: nowhere."""
 
 
 def parse_body(request: Request) -> Any:

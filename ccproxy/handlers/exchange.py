@@ -1,21 +1,21 @@
-"""One translated exchange: a model's open answer, read as events; and the line that is logged about it."""
+"""One translated exchange: a model's open answer, read as events."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from decimal import Decimal
 from typing import Iterator, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..errors import ApiError, ProviderError
-from ..message import BlockStart, Event, MessageDelta, Usage
+from ..message import Event
 from ..openai import Chunk, Json, dump
+from ..pricing import reported_cost
 from ..provider.cancel import Cancel
 from ..provider.client import Call, ProviderResponse
 from ..provider.repair import find_repair
-from ..routing import Decision
 from ..translate.failure import mask, overflow_error
 from ..translate.reply import ReplyContext
 from ..translate.request import Translated, translate_request, used_tool_ids
@@ -23,50 +23,6 @@ from ..translate.stream import StreamTranslator
 from .context import Context
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Record:
-    """What is logged about one request, once, when its answer ends."""
-
-    context: Context
-    decision: Decision
-    started: float
-    model: Optional[Model] = None
-    usage: Optional[Usage] = None
-    first_content: Optional[float] = None
-    outcome: str = "cancelled"
-    is_written: bool = False
-
-    def see(self, events: List[Event]) -> None:
-        """Take down what the events tell."""
-        for event in events:
-            if isinstance(event, BlockStart) and self.first_content is None:
-                self.first_content = self.context.now()
-            elif isinstance(event, MessageDelta):
-                self.usage, self.outcome = event.usage, event.stop_reason
-
-    def end(self) -> None:
-        """Log the line; the request is watched no more."""
-        self.context.running.stop()
-        if self.is_written:
-            return
-        self.is_written = True
-        usage = self.usage or Usage()
-        first = f"{self.first_content - self.started:.3f}s" if self.first_content else "-"
-        log.info(
-            "%s %s (%s) -> %s in=%d cached=%d out=%d first=%s total=%.3fs %s",
-            self.context.request_id,
-            self.decision.rule,
-            self.decision.reason,
-            self.model.model_id if self.model else "-",
-            usage.input_tokens,
-            usage.cache_read_input_tokens,
-            usage.output_tokens,
-            first,
-            self.context.now() - self.started,
-            self.outcome,
-        )
 
 
 def translate_for(request: MessagesRequest, model: Model, context: Context) -> Translated:
@@ -128,10 +84,12 @@ class Exchange:
         translator: StreamTranslator,
         cancel: Cancel,
         secrets: Tuple[str, ...],
+        dialect: str,
     ) -> None:
         self.translator = translator
         self._cancel = cancel
         self._secrets = secrets
+        self._dialect = dialect
         self._response = response
         self._ready: List[Event] = []
         self._events = self._translate()
@@ -166,7 +124,8 @@ class Exchange:
         if translated.dropped:
             log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
         response = _send(translated.chat.to_dict(), model, context, input_tokens)
-        exchange = cls(response, StreamTranslator(reply), context.running.cancel, tuple(context.config.secrets))
+        secrets = tuple(context.config.secrets)
+        exchange = cls(response, StreamTranslator(reply), context.running.cancel, secrets, model.dialect.name)
         with ExitStack() as on_failure:
             on_failure.callback(exchange.close)
             exchange._wait_for_content()
@@ -214,6 +173,10 @@ class Exchange:
     def fail(self, error: ApiError, request_id: str) -> List[Event]:
         """Return the events that end a stream whose provider failed."""
         return self.translator.fail(error, request_id)
+
+    def reported_cost(self) -> Optional[Decimal]:
+        """Return what the provider said the answer costs."""
+        return reported_cost(self.translator.provider_usage, self._dialect)
 
     def close(self) -> None:
         """Let go of the provider."""

@@ -10,6 +10,7 @@ from ..config.schema import Model
 from ..errors import ApiError, ClientGone, InvalidRequest, ProviderError, StreamCut
 from ..http1 import field_value
 from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
+from ..pricing import plain
 from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
 from ..routing import Decision, decide
@@ -17,8 +18,9 @@ from ..sse import encode
 from ..tokens import Estimates, ceiling
 from ..web import EVENT_STREAM, Early, Request, Response
 from .context import Context, parse_body
-from .exchange import Exchange, Record
+from .exchange import Exchange
 from .passthrough import Relay
+from .record import Record, session_of
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +64,13 @@ def answer(
     context: Context, request: Request, messages: MessagesRequest, decision: Decision, estimates: Estimates
 ) -> Response:
     """Answer with the first model of a route that can."""
-    record = Record(context, decision, context.now())
+    record = Record(context, decision, context.now(), messages.model, session_of(request, messages))
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
     walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)
 
     def ask(model: Model) -> Tuple[Model, Union[Exchange, Relay]]:
+        record.attempts += 1
         if model.direct:
             return model, Relay.open(request, messages, model, context)
         return model, Exchange.open(messages, model, context, message_id, estimates.of(model.name))
@@ -103,7 +106,7 @@ def _early(context: Context, messages: MessagesRequest, decision: Decision, star
 
 def _failed(error: ApiError, record: Record, messages: MessagesRequest) -> Response:
     """Answer with an error: an HTTP error, or, where the stream is open already, an error event."""
-    record.outcome = "cancelled" if isinstance(error, ClientGone) else f"failed with {error.status}"
+    record.failed(error)
     is_open = record.context.running.begin_answer()
     if is_open and messages.stream:
         return Response.stream(_error_parts([ErrorEvent(error.to_dict(record.context.request_id))], record), record.end)
@@ -125,18 +128,22 @@ def _headers(decision: Decision, model: Optional[Model]) -> Dict[str, str]:
 
 def _whole(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Response:
     events: List[Event] = []
+    record.failed(ApiError("no end"))  # until it ends
     try:
         for batch in exchange.events():
             record.see(batch)
             events += batch
     except ApiError as error:
-        record.outcome = "cancelled" if isinstance(error, ClientGone) else f"failed with {error.status}"
+        record.failed(error)
         error.headers.update(headers)
         raise
     finally:
         exchange.close()
+        record.reported_cost = exchange.reported_cost()
         record.context.running.begin_answer()
         record.end()
+    if record.cost is not None:
+        headers["x-ccproxy-cost"] = plain(record.cost)
     return Response.json(fold(events), headers=headers)
 
 
@@ -157,6 +164,8 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
             if is_open:
                 events = [event for event in events if not isinstance(event, MessageStart)]
             yield encode(events)
+        record.reported_cost = exchange.reported_cost()
+        record.end()  # before the last chunk goes out: who has the whole answer finds it in the statistics
         return
     except ApiError as error:
         failure = error
@@ -165,8 +174,8 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
         failure = ApiError(f"ccproxy failed: {type(error).__name__}")
     if isinstance(failure, ClientGone):
         raise StreamCut(failure.message)
-    record.outcome = f"failed in mid-stream with {failure.status}: {failure.message}"
-    log.warning("%s %s", context.request_id, record.outcome)
+    record.failed(failure, " in mid-stream")
+    log.warning("%s %s: %s", context.request_id, record.detail, failure.message)
     yield from _error_parts(exchange.fail(failure, context.request_id), record)
 
 
@@ -175,4 +184,4 @@ def _error_parts(events: List[Event], record: Record) -> Iterator[bytes]:
     record.context.sleep(ERROR_PAUSE)
     yield encode(events)
     record.context.sleep(ERROR_PAUSE)
-    raise StreamCut(record.outcome)
+    raise StreamCut(record.detail)

@@ -14,11 +14,12 @@ from ..sse import Reader
 from ..translate.direct import direct_body
 from ..web import Request, Response, Stream
 from .context import Context
-from .exchange import Record
+from .record import Record
 
 # Client headers that change what the provider does. Credentials are forwarded only where models.yaml says so.
 FORWARDED = ("anthropic-version", "anthropic-beta", "content-type", "user-agent")
 CREDENTIALS = ("x-api-key", "authorization")
+_MOST_TOKENS = 10**15
 
 
 class Relay:
@@ -74,14 +75,16 @@ class Relay:
                 yield data
                 watch.feed(data)
         except ProviderError as error:
-            if record.context.running.cancel.error is None:
-                record.outcome = f"failed in mid-stream: {error.message}"
+            record.failed(record.context.running.cancel.error or error, " in mid-stream")
             raise StreamCut(error.message) from error
-        if record.context.running.cancel.error is not None or not watch.is_complete:
-            record.outcome = "failed in mid-stream: the provider's answer was cut"
-            raise StreamCut(record.outcome)
+        cancelled = record.context.running.cancel.error
+        if cancelled is not None or not watch.is_complete:
+            cut = ProviderError("the provider's answer was cut")
+            record.failed(cancelled or cut, " in mid-stream")
+            raise StreamCut(cut.message)
         self._response.is_done = True
         watch.finish()
+        record.end()  # before the last chunk goes out, as in translated streams
 
 
 class _UsageOfStream:
@@ -96,7 +99,9 @@ class _UsageOfStream:
     def feed(self, data: bytes) -> None:
         for event in self._reader.feed(data):
             self.is_complete = self.is_complete or event.event in ("message_stop", "error")
-            if event.event in ("message_start", "message_delta", "error"):
+            if event.event == "content_block_start":
+                self._record.saw_content()
+            elif event.event in ("message_start", "message_delta", "error"):
                 self._see(event.event, event.data)
 
     def _see(self, name: str, data: str) -> None:
@@ -106,9 +111,9 @@ class _UsageOfStream:
             self._counts.update(usage or {})
             self._record.usage = read_usage(self._counts)
             if name == "message_delta":
-                self._record.outcome = str(body["delta"].get("stop_reason"))
+                self._record.ended(str(body["delta"].get("stop_reason")))
             elif name == "error":
-                self._record.outcome = "failed in mid-stream"
+                self._record.failed(ProviderError("an error event"), " in mid-stream")
         except (ValueError, KeyError, TypeError, AttributeError):
             pass  # the bytes are relayed all the same
 
@@ -126,29 +131,32 @@ class _UsageOfMessage:
         self._body = bytearray()
 
     def feed(self, data: bytes) -> None:
+        self._record.saw_content()
         self._body += data
 
     def finish(self) -> None:
         try:
             body = json.loads(self._body)
             self._record.usage = read_usage(body["usage"])
-            self._record.outcome = str(body["stop_reason"])
+            self._record.ended(str(body["stop_reason"]))
         except (ValueError, KeyError, TypeError, RecursionError):
-            self._record.outcome = "relayed"
+            self._record.ended("relayed")
 
 
 def read_usage(counts: Any) -> Usage:
-    """Return Anthropic's ``usage`` object as a value; wrong types count as 0."""
+    """Return Anthropic's ``usage`` object as a value; wrong types and absurd numbers count as 0."""
 
-    def count(name: str) -> int:
-        value = counts.get(name)
-        return value if isinstance(value, int) else 0
+    def count(name: str, within: Any = counts) -> int:
+        value = within.get(name)
+        return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
 
+    details = counts.get("output_tokens_details")
     return Usage(
         count("input_tokens"),
         count("output_tokens"),
         count("cache_read_input_tokens"),
         count("cache_creation_input_tokens"),
+        count("thinking_tokens", details) if isinstance(details, dict) else 0,
     )
 
 

@@ -84,7 +84,8 @@ class StreamTranslator:
         self._blank = ""  # whitespace that opens no text block of its own
         self._deferred: List[Piece] = []  # text that came in the middle of a call's arguments
         self._reasoning = ReasoningState(context.provider, context.model_name)
-        self._usage: Optional[Json] = None
+        self.provider_usage: Optional[Json] = None
+        """The provider's own ``usage``, once it sent it."""
         self._finish_reason: Optional[str] = None
         self._stop_sequence: Optional[str] = None
         self._has_choice = False
@@ -110,7 +111,7 @@ class StreamTranslator:
             raise error_in_stream(chunk.error, self._context.target)
         self._start()
         self._has_choice = self._has_choice or chunk.has_choice
-        self._usage = chunk.usage or self._usage
+        self.provider_usage = chunk.usage or self.provider_usage
         if not (chunk.is_whole and self._blocks):
             self._feed_content(chunk)
         if self._deferred and not self._is_writing_call:
@@ -395,6 +396,6 @@ class StreamTranslator:
             stop_sequence=self._stop_sequence,
             refusal=self._refusal,
             has_tool_use=self._tool_blocks > 0,
-            usage=self._usage,
+            usage=self.provider_usage,
             output_characters=self._output_characters,
         )

@@ -1,0 +1,13 @@
+"""``GET /metrics``: the counts of this process for Prometheus."""
+
+from __future__ import annotations
+
+from ..metrics import CONTENT_TYPE
+from ..web import Request, Response
+from .context import Context
+
+
+def handle(context: Context, request: Request) -> Response:
+    """Answer with the counts since the start."""
+    headers = {"content-type": CONTENT_TYPE, "cache-control": "no-store"}
+    return Response(200, headers, context.metrics.text().encode())

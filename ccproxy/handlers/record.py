@@ -1,0 +1,157 @@
+"""``Record``: what is logged, counted and put into the ledger about one request, once, when its answer ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, List, Optional
+
+from ..anthropic import MessagesRequest
+from ..config.schema import Model
+from ..errors import ApiError, ClientGone
+from ..ledgerfile import Row
+from ..message import BlockStart, Event, MessageDelta, Usage
+from ..pricing import claude_cost, cost_of, plain, prices_of
+from ..routing import Decision
+from ..web import Request
+from .context import Context
+
+log = logging.getLogger(__name__)
+
+ENDED, FAILED, CANCELLED = "ended", "failed", "cancelled"
+_MAX_NAME = 200
+
+
+@dataclass
+class Record:
+    """One request on its way to an answer; until something else happened, the client left."""
+
+    context: Context
+    decision: Decision
+    started: float
+    requested: str = ""
+    session: str = ""
+    model: Optional[Model] = None
+    attempts: int = 0
+    usage: Optional[Usage] = None
+    reported_cost: Optional[Decimal] = None
+    """What the provider said it costs."""
+    first_content: Optional[float] = None
+    outcome: str = CANCELLED
+    status: int = ClientGone.status
+    detail: str = CANCELLED
+    """The stop reason, or the failure in words: for the log alone."""
+    is_written: bool = False
+
+    def see(self, events: List[Event]) -> None:
+        """Take down what the events tell."""
+        for event in events:
+            if isinstance(event, BlockStart):
+                self.saw_content()
+            elif isinstance(event, MessageDelta):
+                self.usage = event.usage
+                self.ended(event.stop_reason)
+
+    def saw_content(self) -> None:
+        """Take the time of the first content."""
+        if self.first_content is None:
+            self.first_content = self.context.now()
+
+    def ended(self, stop_reason: str) -> None:
+        """The answer came to its regular end."""
+        self.outcome, self.status, self.detail = ENDED, 200, stop_reason
+
+    def failed(self, error: ApiError, where: str = "") -> None:
+        """The answer failed, or the client left."""
+        if isinstance(error, ClientGone):
+            self.outcome = self.detail = CANCELLED
+        else:
+            self.outcome, self.detail = FAILED, f"failed{where} with {error.status}"
+        self.status = error.status
+
+    @property
+    def cost(self) -> Optional[Decimal]:
+        """What the answer cost, once it ended; what a provider takes for a part of one is not known."""
+        if self.outcome != ENDED or self.usage is None or self.model is None:
+            return None
+        if self.reported_cost is not None:
+            return self.reported_cost
+        return cost_of(self.usage, prices_of(self.model, self.context.config))
+
+    def end(self) -> None:
+        """Write it all down; the request is watched no more."""
+        self.context.running.stop()
+        if self.is_written:
+            return
+        self.is_written = True
+        row = self._row()
+        log.info(
+            "%s %s (%s) -> %s in=%d cached=%d out=%d cost=%s first=%s total=%.3fs %s",
+            row.request_id,
+            row.rule,
+            self.decision.reason,
+            row.model or "-",
+            row.input_tokens,
+            row.cache_read_tokens,
+            row.output_tokens,
+            "-" if row.cost is None else f"${plain(row.cost)}",
+            "-" if row.first_content is None else f"{row.first_content:.3f}s",
+            row.duration,
+            self.detail,
+        )
+        self.context.metrics.add(row)
+        if self.context.ledger is not None:
+            self.context.ledger.add(row)
+
+    def _row(self) -> Row:
+        usage = self.usage or Usage()
+        is_known = self.outcome == ENDED and self.usage is not None
+        return Row(
+            time=time.time(),
+            session=self.session,
+            request_id=self.context.request_id,
+            requested_model=_name(self.requested),
+            model=_name(self.model.model_id) if self.model else "",
+            provider=self.model.provider.rpartition("@")[2] if self.model else "",  # an address may hold a password
+            rule=self.decision.rule,
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cache_read_input_tokens,
+            cache_write_tokens=usage.cache_creation_input_tokens,
+            output_tokens=usage.output_tokens,
+            thinking_tokens=usage.thinking_tokens,
+            cost=self.cost,
+            claude_cost=claude_cost(self.requested, usage) if is_known else None,
+            outcome=self.outcome,
+            status=self.status,
+            first_content=None if self.first_content is None else self.first_content - self.started,
+            duration=self.context.now() - self.started,
+            attempts=self.attempts,
+        )
+
+
+def _name(text: str) -> str:
+    """Return a name of the client's choice as bounded, valid text."""
+    return text[:_MAX_NAME].encode("utf-8", "replace").decode("utf-8")
+
+
+def session_of(request: Request, messages: MessagesRequest) -> str:
+    """Return the id of the client's session: Claude Code's header, else the session part of ``metadata.user_id``.
+
+    That is ``user_..._account_..._session_ID``, or in newer versions a JSON object as text.
+    """
+    found: Any = request.headers.get("x-claude-code-session-id")
+    user = messages.metadata.get("user_id")
+    if not found and isinstance(user, str):
+        found = _session_in_json(user) if user.startswith("{") else user.partition("_session_")[2]
+    return found if isinstance(found, str) and re.fullmatch(r"[\w.-]{1,100}", found, re.ASCII) else ""
+
+
+def _session_in_json(text: str) -> Any:
+    try:
+        return json.loads(text).get("session_id")
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,140 @@
+"""The ledger: one row per request in SQLite, written by a thread of its own, so that no request waits for a disk.
+
+``add`` puts a row into a queue and returns. The writer commits what is there at once, in one transaction; a crash or
+``kill -9`` loses only rows not yet taken. Nothing that happens to the database fails a request: a locked or full one is
+tried again, and each outage is told once in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Deque, List, Optional, Sequence, Tuple, Union
+
+from .ledgerfile import MIGRATIONS, LedgerFile, Row
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "usage.db"
+KEEP_DAYS = 400
+QUEUE_SIZE = 10_000
+BATCH_SIZE = 500
+RETRY_PAUSE = 1.0
+
+_Item = Union[Row, threading.Event, None]
+
+
+class Ledger:
+    """Takes rows from all threads. The writer starts with the first row, in the process that adds it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        migrations: Sequence[Sequence[str]] = MIGRATIONS,
+        keep_days: float = KEEP_DAYS,
+        busy_timeout: float = 5.0,
+    ) -> None:
+        self.path = folder / FILE_NAME
+        self._file = LedgerFile(self.path, migrations, keep_days, busy_timeout)
+        self._queue: queue.Queue[_Item] = queue.Queue(QUEUE_SIZE)
+        self._pending: Deque[Row] = deque()
+        self._is_failing = False
+        self._retry_at = 0.0
+        self._lost = 0
+        self._start_lock = threading.Lock()
+        self._writer: Optional[threading.Thread] = None
+
+    def add(self, row: Row) -> None:
+        """Record a request; never waits, never fails."""
+        try:
+            self._queue.put_nowait(row)
+        except queue.Full:
+            self._lost += 1
+        self._start()
+
+    def _start(self) -> None:
+        if self._writer is None:
+            with self._start_lock:
+                if self._writer is None:
+                    writer = threading.Thread(target=self._run, name="ledger", daemon=True)
+                    with suppress(RuntimeError):  # out of threads: the next row tries again
+                        writer.start()
+                        self._writer = writer
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until the rows added so far were written, or cannot be; return whether that was in time."""
+        done = threading.Event()
+        try:
+            self._queue.put(done, timeout=timeout)
+        except queue.Full:
+            return False
+        self._start()
+        return done.wait(timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what is there and stop."""
+        if self._writer is not None:
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=timeout)
+            self._writer.join(timeout)
+
+    # --- the writer's thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            waiting, is_last = self._take()
+            is_due = not self._is_failing or time.monotonic() >= self._retry_at
+            try:
+                if is_due or waiting or is_last:
+                    self._save()
+            except Exception as error:  # noqa: BLE001 - a thread's top
+                self._failed(error)
+            for done in waiting:
+                done.set()
+        if self._pending:
+            log.warning("%s: %d rows could not be written", self.path, len(self._pending))
+        self._file.close()
+
+    def _take(self) -> Tuple[List[threading.Event], bool]:
+        """Move rows from the queue to the pending ones; return who waits for them, and whether they are the last."""
+        waiting: List[threading.Event] = []
+        try:
+            item = self._queue.get(timeout=RETRY_PAUSE if self._pending else None)
+            while item is not None:
+                if isinstance(item, Row):
+                    self._pending.append(item)
+                else:
+                    waiting.append(item)
+                if len(self._pending) >= BATCH_SIZE:
+                    break
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return waiting, False
+        return waiting, item is None
+
+    def _save(self) -> None:
+        if not self._pending:
+            return
+        self._file.write(list(self._pending))
+        self._pending.clear()
+        if self._is_failing or self._lost:
+            log.warning("%s is written again; %d rows were lost", self.path, self._lost)
+        self._is_failing, self._lost = False, 0
+
+    def _failed(self, error: Exception) -> None:
+        if not self._is_failing:
+            log.warning("usage cannot be recorded for now: %s: %s", self.path, error)
+        self._is_failing, self._retry_at = True, time.monotonic() + RETRY_PAUSE
+        self._file.close()
+        # A value that SQLite cannot take must not hold up the rows behind it.
+        keep = 0 if isinstance(error, (ValueError, OverflowError)) else QUEUE_SIZE
+        while len(self._pending) > keep:
+            self._pending.popleft()
+            self._lost += 1

@@ -1,0 +1,108 @@
+"""Usage and a model's prices to a cost in USD; what nobody told stays None.
+
+Money is ``Decimal`` from end to end, so that sums are exact. A cost is known only when every kind of tokens that
+occurred has a price.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Mapping, Optional
+
+from .config.schema import Config, Model
+from .message import Usage
+from .prices import CLAUDE_PRICES, ClaudePrice
+
+_MILLION = Decimal(1_000_000)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """USD per token of each kind; None where nobody told."""
+
+    input: Optional[Decimal] = None
+    output: Optional[Decimal] = None
+    cache_read: Optional[Decimal] = None
+    cache_write: Optional[Decimal] = None
+
+
+def prices_of(model: Model, config: Config) -> Prices:
+    """Return what a model costs.
+
+    Input and output prices that the model does not tell are those of DEFAULT_INPUT_COST_PER_TOKEN and
+    DEFAULT_OUTPUT_COST_PER_TOKEN. A cache price that it does not tell is its input price: reads then count as more than
+    most providers ask, and never as nothing.
+    """
+    full = _first(model.input_cost_per_token, config.default_input_cost_per_token)
+    return Prices(
+        input=full,
+        output=_first(model.output_cost_per_token, config.default_output_cost_per_token),
+        cache_read=_first(model.cache_read_cost_per_token, full),
+        cache_write=_first(model.cache_write_cost_per_token, full),
+    )
+
+
+def _first(*prices: Optional[Decimal]) -> Optional[Decimal]:
+    return next((price for price in prices if price is not None), None)
+
+
+def cost_of(usage: Usage, prices: Prices) -> Optional[Decimal]:
+    """Return what an answer cost; thinking tokens are among the output tokens already."""
+    cost = Decimal(0)
+    for tokens, price in (
+        (usage.input_tokens, prices.input),
+        (usage.cache_read_input_tokens, prices.cache_read),
+        (usage.cache_creation_input_tokens, prices.cache_write),
+        (usage.output_tokens, prices.output),
+    ):
+        if tokens and price is None:
+            return None
+        cost += tokens * (price or 0)
+    return cost
+
+
+def reported_cost(usage: Optional[Mapping[str, Any]], dialect: str) -> Optional[Decimal]:
+    """Return the cost that the provider itself tells in its ``usage``.
+
+    OpenRouter's credits are USD. With the owner's own key at the model's vendor (``is_byok``) they are its fee alone,
+    and the vendor's price stands beside them.
+    """
+    if dialect != "openrouter" or usage is None:
+        return None
+    cost = _amount(usage.get("cost"))
+    if cost is None or usage.get("is_byok") is not True:
+        return cost
+    details = usage.get("cost_details")
+    vendor = _amount(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    return None if vendor is None else cost + vendor
+
+
+def _amount(value: Any) -> Optional[Decimal]:
+    """Read a JSON number that is an amount of money; the shortest text of a float is what the provider wrote."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    amount = Decimal(str(value))
+    return amount if amount.is_finite() and amount >= 0 else None
+
+
+def claude_cost(requested: str, usage: Usage, table: Mapping[str, ClaudePrice] = CLAUDE_PRICES) -> Optional[Decimal]:
+    """Return what the same tokens would have cost at the list price of the Claude model that was asked for."""
+    row = table.get(_plain(requested))
+    if row is None:
+        return None
+    prices = Prices(row.input, row.output, row.cache_read, row.cache_write)
+    cost = cost_of(usage, prices)
+    return None if cost is None else cost / _MILLION
+
+
+def _plain(name: str) -> str:
+    """Return a model name without date, ``-latest``, ``-0`` and Claude Code's ``[1m]``."""
+    return re.sub(r"(-0)?(-\d{8}|-latest)?(\[1m\])?$", "", name)
+
+
+def plain(amount: Decimal) -> str:
+    """Return an amount as text, exact, without exponent and without zeros at its end."""
+    shown = format(amount, "f")
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown

@@ -1,0 +1,110 @@
+"""``ccproxy stats``: the ledger's numbers as a table, for a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any, Callable, Dict, List, Sequence, Tuple
+
+from .config.load import Loaded, state_folder
+from .ledger import FILE_NAME
+from .usage import PERIODS, SESSION, report
+
+Json = Dict[str, Any]
+
+WATCH_INTERVAL = 2.0
+BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+def _money(amount: Any) -> str:
+    return "?" if amount is None else f"${amount}"
+
+
+def _saving(amount: Any) -> str:
+    return "-" if amount is None else f"${amount}"
+
+
+def _seconds(value: Any) -> str:
+    return "-" if value is None else f"{value:.2f}s"
+
+
+# Heading: the measure under it, and how it is shown.
+COLUMNS: Dict[str, Tuple[str, Callable[[Any], str]]] = {
+    "requests": ("requests", str),
+    "errors": ("errors", str),
+    "input": ("input_tokens", "{:,}".format),
+    "cache read": ("cache_read_tokens", "{:,}".format),
+    "cache write": ("cache_write_tokens", "{:,}".format),
+    "output": ("output_tokens", "{:,}".format),
+    "cost": ("cost_usd", _money),
+    "unknown": ("unknown_cost_requests", str),
+    "saving": ("saving_usd", _saving),
+    "p50": ("first_content_p50", _seconds),
+    "p95": ("first_content_p95", _seconds),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--period", choices=PERIODS, default=SESSION, help="the newest session unless told")
+    parser.add_argument("--json", action="store_true", help="print what /v1/stats answers")
+    parser.add_argument("--watch", action="store_true", help="show it again every two seconds, until Ctrl-C")
+
+
+def run(options: argparse.Namespace, loaded: Loaded) -> int:
+    """Print the statistics, once or again and again."""
+    path = state_folder(loaded.config, os.environ) / FILE_NAME
+    while True:
+        found = report(path, options.period, time.time())
+        is_terminal = sys.stdout.isatty()
+        shown = json.dumps(found, indent=2) if options.json else render(found, has_color=_has_color(is_terminal))
+        print(f"{_CLEAR if options.watch and is_terminal else ''}{shown}", flush=True)
+        if not options.watch:
+            return 0
+        time.sleep(WATCH_INTERVAL)
+
+
+def _has_color(is_terminal: bool) -> bool:
+    return is_terminal and not os.environ.get("NO_COLOR")
+
+
+def render(found: Json, *, has_color: bool = False) -> str:
+    """Return the statistics as aligned text."""
+
+    def colored(style: str, text: str) -> str:
+        return f"{style}{text}{PLAIN}" if has_color else text
+
+    named = f" {found['session']}" if found["session"] else ""
+    since = f" since {found['since']}" if found["since"] else ""
+    parts = [colored(BOLD, f"{found['period']}{named}{since}")]
+    groups = {"": [found["totals"]], "model": found["by_model"], "rule": found["by_rule"]}
+    if found["period"] != SESSION:
+        groups["session"] = found["by_session"]
+    table = [_cells(name, row) for name, rows in groups.items() for row in rows]
+    for line in _aligned([["", *COLUMNS], *table]):
+        parts.append(line if len(parts) > 1 else colored(DIM, line))
+    if found["totals"]["unknown_cost_requests"]:
+        parts.append(f"{found['totals']['unknown_cost_requests']} requests have an unknown cost, which is in no sum.")
+    return "\n".join(parts)
+
+
+def _cells(name: str, row: Json) -> List[str]:
+    label = _printable(f"{name} {row[name] or '-'}") if name else "total"
+    return [label, *(show(row[measure]) for measure, show in COLUMNS.values())]
+
+
+def _printable(text: str) -> str:
+    """Return a name that a client chose without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> List[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,171 @@
+"""What the ledger says about a period: totals, by model, by rule, by session. Money is summed as decimals."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+
+from .errors import CcproxyError
+from .ledgerfile import MIGRATIONS, UNKNOWN_COST
+from .pricing import plain
+
+if TYPE_CHECKING:
+    import sqlite3
+
+Json = Dict[str, Any]
+
+_DAY = 86400.0
+SESSION, PERIODS = "session", ("session", "today", "7d", "30d", "all")
+MAX_GROUPS = 50
+
+# Column of the answer: how it is made of the rows of a group.
+MEASURES: Dict[str, str] = {
+    "requests": "COUNT(*)",
+    "errors": "COALESCE(SUM(outcome = 'failed'), 0)",
+    "cancelled": "COALESCE(SUM(outcome = 'cancelled'), 0)",
+    "attempts": "COALESCE(SUM(attempts), 0)",
+    "input_tokens": "COALESCE(SUM(input_tokens), 0)",
+    "cache_read_tokens": "COALESCE(SUM(cache_read_tokens), 0)",
+    "cache_write_tokens": "COALESCE(SUM(cache_write_tokens), 0)",
+    "output_tokens": "COALESCE(SUM(output_tokens), 0)",
+    "thinking_tokens": "COALESCE(SUM(thinking_tokens), 0)",
+    "cost_usd": "money(cost)",
+    "unknown_cost_requests": f"COALESCE(SUM({UNKNOWN_COST}), 0)",
+    "saving_usd": "saving(claude_cost, cost)",
+    "first_content_p50": "p50(first_content)",
+    "first_content_p95": "p95(first_content)",
+}
+# Key of the answer: the column whose values make the groups, and which groups come first.
+GROUPS: Dict[str, Tuple[str, str]] = {
+    "by_model": ("model", "COUNT(*) DESC, model"),
+    "by_rule": ("rule", "COUNT(*) DESC, rule"),
+    "by_session": ("session", "MAX(time) DESC"),
+}
+
+
+class LedgerUnreadable(CcproxyError):
+    """The ledger is there and cannot be read."""
+
+
+class _Money:
+    """The exact sum of amounts kept as text; NULL when none of them is known."""
+
+    def __init__(self) -> None:
+        self._sum: Optional[Decimal] = None
+
+    def step(self, amount: Optional[str]) -> None:
+        if amount is not None:
+            self._sum = (self._sum or Decimal(0)) + Decimal(amount)
+
+    def finalize(self) -> Optional[str]:
+        return None if self._sum is None else plain(self._sum)
+
+
+class _Saving(_Money):
+    """The sum of the differences, where both amounts are known."""
+
+    def step(self, amount: Optional[str], less: Optional[str] = None) -> None:
+        if amount is not None and less is not None:
+            super().step(str(Decimal(amount) - Decimal(less)))
+
+
+class _Median:
+    """The value that a share of the values does not exceed (nearest rank)."""
+
+    share = 0.5
+
+    def __init__(self) -> None:
+        self._values: List[float] = []
+
+    def step(self, value: Optional[float]) -> None:
+        if value is not None:
+            self._values.append(value)
+
+    def finalize(self) -> Optional[float]:
+        values = sorted(self._values)
+        return values[math.ceil(self.share * len(values)) - 1] if values else None
+
+
+class _P95(_Median):
+    share = 0.95
+
+
+# Name in SQL: number of arguments, and what makes the sum.
+AGGREGATES: Dict[str, Tuple[int, Any]] = {
+    "money": (1, _Money),
+    "saving": (2, _Saving),
+    "p50": (1, _Median),
+    "p95": (1, _P95),
+}
+
+
+def report(path: Path, period: str, now: float) -> Json:
+    """Return the statistics of a period, one of ``PERIODS``; an absent file holds no requests.
+
+    Raises:
+        LedgerUnreadable: with SQLite's words.
+    """
+    import sqlite3
+
+    try:
+        with closing(_open(path)) as database:
+            since = _since(period, now)
+            session = _newest_session(database) if period == SESSION else None
+            condition, values = ("session = ?", [session]) if period == SESSION else ("time >= ?", [since or 0])
+            answer: Json = {
+                "period": period,
+                "since": None if since is None else datetime.fromtimestamp(since, timezone.utc).isoformat(),
+                "session": session,
+                "totals": _rows(database, f"WHERE {condition}", values)[0],
+            }
+            for key, (column, order) in GROUPS.items():
+                clause = f"WHERE {condition} GROUP BY {column} ORDER BY {order} LIMIT {MAX_GROUPS}"
+                answer[key] = _rows(database, clause, values, column)
+            return answer
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerUnreadable(f"{path}: cannot be read: {error}") from None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open the file for reading; without one, an empty database takes its place."""
+    import sqlite3
+
+    if path.exists():
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
+    else:
+        database = sqlite3.connect(":memory:", isolation_level=None)
+        for statement in (line for step in MIGRATIONS for line in step):
+            database.execute(statement)
+    for name, (arguments, aggregate) in AGGREGATES.items():
+        database.create_aggregate(name, arguments, aggregate)
+    database.execute("BEGIN")  # all answers are about the same rows
+    return database
+
+
+def _since(period: str, now: float) -> Optional[float]:
+    """Return where a period begins; today at midnight, local time."""
+    if period == "today":
+        year, month, day = time.localtime(now)[:3]
+        return time.mktime((year, month, day, 0, 0, 0, 0, 0, -1))
+    return {"7d": now - 7 * _DAY, "30d": now - 30 * _DAY}.get(period)
+
+
+def _newest_session(database: sqlite3.Connection) -> str:
+    row = database.execute("SELECT session FROM requests ORDER BY time DESC LIMIT 1").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _rows(database: sqlite3.Connection, clause: str, values: List[Any], column: str = "") -> List[Json]:
+    """Return the measures of each group; a sum of money that is missing only because there is nothing is 0."""
+    columns = {**({column: column} if column else {}), **MEASURES}
+    found = database.execute(f"SELECT {', '.join(columns.values())} FROM requests {clause}", values)  # noqa: S608
+    rows = [dict(zip(columns, row)) for row in found]
+    for row in rows:
+        if row["cost_usd"] is None and not row["unknown_cost_requests"]:
+            row["cost_usd"] = "0"
+    return rows

@@ -1,0 +1,301 @@
+"""The ledger: whatever happens to its file, no request notices, and no row is lost that can be kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Callable, Iterator, List
+
+import pytest
+
+from ccproxy.ledger import QUEUE_SIZE, Ledger
+from ccproxy.ledgerfile import MIGRATIONS
+from ledger_rows import row, written
+from processes import PATIENCE, environment, eventually
+
+NOW = time.time()
+Open = Callable[..., Ledger]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    """Opens ledgers in one folder, and closes them."""
+    ledgers: List[Ledger] = []
+
+    def open_ledger(**options: float) -> Ledger:
+        ledgers.append(Ledger(tmp_path / "state", **{"busy_timeout": 0.05, **options}))  # type: ignore[arg-type]
+        return ledgers[-1]
+
+    yield open_ledger
+    for ledger in ledgers:
+        ledger.close()
+
+
+def add(ledger: Ledger, *ids: str) -> None:
+    """Record requests of now and wait for the writer."""
+    for name in ids:
+        ledger.add(row(request_id=name, time=NOW))
+    assert ledger.flush(PATIENCE)
+
+
+def test_a_row_is_kept_as_it_was(opened: Open) -> None:
+    """Every column comes back, the cost to its last decimal."""
+    ledger = opened()
+    ledger.add(row(time=NOW, cost=Decimal("0.000000123"), claude_cost=Decimal("1E-9"), first_content=None))
+    assert ledger.flush(PATIENCE)
+    with closing(sqlite3.connect(str(ledger.path))) as database:
+        database.row_factory = sqlite3.Row
+        (found,) = [dict(line) for line in database.execute("SELECT * FROM requests")]
+    assert found["cost"] == "0.000000123"
+    assert found["claude_cost"] == "0.000000001"
+    assert found["first_content"] is None
+    assert (found["session"], found["rule"], found["output_tokens"]) == ("s", "default", 5)
+
+
+def test_nothing_is_made_before_the_first_row(opened: Open) -> None:
+    """Neither a folder nor a thread; and closing what was never used is nothing."""
+    ledger = opened()
+    ledger.close()
+    assert not ledger.path.parent.exists()
+
+
+def test_only_the_owner_can_read_it(opened: Open) -> None:
+    """Folder 0700, files 0600, whatever the umask."""
+    old = os.umask(0)
+    try:
+        ledger = opened()
+        add(ledger, "a")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(ledger.path.parent.stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in ledger.path.parent.iterdir()}
+    assert modes == dict.fromkeys(["usage.db", "usage.db-wal", "usage.db-shm"], 0o600)
+
+
+def test_close_writes_what_is_there(opened: Open) -> None:
+    """No row is lost at a regular end."""
+    ledger = opened()
+    for number in range(1200):
+        ledger.add(row(time=NOW, request_id=str(number)))
+    ledger.close()
+    assert written(ledger.path) == [str(number) for number in range(1200)]
+
+
+def test_old_rows_are_removed_at_the_start(opened: Open) -> None:
+    """After the retention; younger ones stay."""
+    ledger = opened()
+    ledger.add(row(time=NOW - 401 * 86400, request_id="old"))
+    ledger.add(row(time=NOW - 399 * 86400, request_id="young"))
+    ledger.close()
+    assert written(ledger.path) == ["old", "young"]
+    add(opened(), "new")
+    assert written(ledger.path) == ["young", "new"]
+
+
+def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Each missing step is taken once, and the rows stay."""
+    ledger = Ledger(tmp_path)
+    add(ledger, "before")
+    ledger.close()
+    steps = (*MIGRATIONS, ("ALTER TABLE requests ADD COLUMN note TEXT NOT NULL DEFAULT ''",))
+    for name in ("after", "again"):
+        ledger = Ledger(tmp_path, migrations=steps)
+        add(ledger, name)
+        ledger.close()
+    assert written(ledger.path) == ["before", "after", "again"]
+    assert written(ledger.path, "note") == ["", "", ""]
+    with closing(sqlite3.connect(str(ledger.path))) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+
+
+def test_a_newer_file_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A version that this ccproxy does not know is not written, and not taken for damage."""
+    newer = Ledger(tmp_path, migrations=(*MIGRATIONS, ("ALTER TABLE requests ADD COLUMN note TEXT",)))
+    add(newer, "newer")
+    newer.close()
+    older = Ledger(tmp_path)
+    add(older, "older")
+    older.close()
+    assert written(older.path) == ["newer"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "damaged" in path.name) == []
+    assert "it has version 2, this ccproxy knows 1" in caplog.text
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> List[str]:
+    """The warnings so far."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_locked_database_is_waited_for(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
+    """Adding does not wait; one warning for the whole outage; all rows are there in the end."""
+    ledger = opened()
+    add(ledger, "0")
+    with closing(sqlite3.connect(str(ledger.path), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(1, 21):
+            started = time.monotonic()
+            ledger.add(row(time=NOW, request_id=str(number)))
+            assert time.monotonic() - started < 0.5
+            ledger.flush(1)
+        assert [text for text in warnings(caplog) if "locked" in text] == warnings(caplog)
+        assert len(warnings(caplog)) == 1
+        other.execute("ROLLBACK")
+    eventually(lambda: len(written(ledger.path)) == 21, "the rows are written")
+    assert written(ledger.path) == [str(number) for number in range(21)]
+    assert "0 rows were lost" in warnings(caplog)[-1]
+
+
+@pytest.mark.parametrize("damage", ["no database", "half a database"])
+def test_a_damaged_file_is_moved_aside(opened: Open, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    """Its owner may still want it; the rows go into a new one."""
+    first = opened()
+    add(first, *map(str, range(300)))
+    first.close()
+    data = first.path.read_bytes()
+    page = int.from_bytes(data[16:18], "big")
+    bad = b"no database " * 1000 if damage == "no database" else data[:page] + b"\xff" * (len(data) - page)
+    first.path.write_bytes(bad)
+    second = opened()
+    add(second, "new")
+    assert written(second.path) == ["new"]
+    (aside,) = second.path.parent.glob("usage.db.damaged-*")
+    assert aside.read_bytes() == bad
+    assert "moved aside" in warnings(caplog)[0]
+
+
+def test_damage_while_it_is_in_use(opened: Open) -> None:
+    """The row at hand is not lost either."""
+    ledger = opened()
+    add(ledger, "a")
+    ledger.path.with_name("usage.db-wal").unlink()
+    ledger.path.unlink()
+    ledger.path.write_bytes(b"x" * 5000)
+    add(ledger, "b")
+    assert written(ledger.path) == ["b"]
+
+
+def test_a_file_that_was_removed_is_made_again(opened: Open) -> None:
+    """Rows do not go into a file that nobody can find."""
+    ledger = opened()
+    add(ledger, "a")
+    for path in ledger.path.parent.iterdir():
+        path.unlink()
+    add(ledger, "b")
+    assert written(ledger.path) == ["b"]
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning, and nothing else."""
+    (tmp_path / "file").write_text("")
+    ledger = Ledger(tmp_path / "file" / "state")
+    for number in range(50):
+        add(ledger, str(number))
+    ledger.close()
+    assert len([text for text in warnings(caplog) if "cannot be recorded" in text]) == 1
+    assert "50 rows could not be written" in warnings(caplog)[-1]
+
+
+def test_a_value_that_cannot_be_stored_holds_nothing_up(opened: Open) -> None:
+    """The rows that come later are written."""
+    ledger = opened()
+    add(ledger, "a")
+    ledger.add(row(time=NOW, request_id="b", input_tokens=10**30))
+    assert ledger.flush(PATIENCE)
+    add(ledger, "c")
+    assert written(ledger.path) == ["a", "c"]
+
+
+def test_the_queue_is_bounded(opened: Open) -> None:
+    """While nothing can be written, memory is not filled without end, and adding goes on at once."""
+    ledger = opened(busy_timeout=30)
+    add(ledger, "a")
+    with closing(sqlite3.connect(str(ledger.path), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        for number in range(QUEUE_SIZE + 2000):
+            ledger.add(row(time=NOW, request_id=str(number)))
+        assert time.monotonic() - started < 10
+        other.execute("ROLLBACK")
+    assert ledger.flush(PATIENCE)
+    ledger.close()
+    assert QUEUE_SIZE <= len(written(ledger.path)) < QUEUE_SIZE + 2001
+
+
+# --- several processes ----------------------------------------------------------------------------------------
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from ccproxy.ledger import Ledger
+from ledger_rows import row
+name, count = sys.argv[2], int(sys.argv[3])
+ledger = Ledger(Path(sys.argv[1]))
+for number in range(count):
+    ledger.add(row(time=time.time(), session=name, request_id=str(number)))
+    if number % 50 == 0:
+        assert ledger.flush(30)
+        print(number, flush=True)
+ledger.close()
+"""
+
+
+def writer(folder: Path, name: str, count: int, before: str = "") -> subprocess.Popen[str]:
+    """Start a process that records ``count`` requests and tells which of them are certain."""
+    command = [sys.executable, "-c", before + WRITER, str(folder), name, str(count)]
+    variables = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+    return subprocess.Popen(command, env=environment(folder, variables), stdout=subprocess.PIPE, text=True)
+
+
+def test_several_processes_share_it(tmp_path: Path) -> None:
+    """Processes that start together make one file, and every row of each is in it, in order."""
+    names = ["a", "b", "c"]
+    children = [writer(tmp_path, name, 500) for name in names]
+    for child in children:
+        child.communicate(timeout=PATIENCE * 2)
+        assert child.returncode == 0
+    with closing(sqlite3.connect(str(tmp_path / "usage.db"))) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        for name in names:
+            found = database.execute("SELECT request_id FROM requests WHERE session = ? ORDER BY rowid", [name])
+            assert [int(number) for (number,) in found] == list(range(500))
+
+
+def test_a_killed_process_takes_nothing_with_it(tmp_path: Path) -> None:
+    """After ``kill -9`` in the middle of writing, all that was written is there and the next process goes on."""
+    child = writer(tmp_path, "killed", 10_000_000)
+    assert child.stdout
+    certain = [int(next(child.stdout)) for _ in range(5)][-1]
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    after = writer(tmp_path, "after", 100)
+    after.communicate(timeout=PATIENCE)
+    assert after.returncode == 0
+    with closing(sqlite3.connect(str(tmp_path / "usage.db"))) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        found = [
+            int(number) for (number,) in database.execute("SELECT request_id FROM requests WHERE session = 'killed'")
+        ]
+        assert found == list(range(len(found)))
+        assert len(found) > certain
+        assert database.execute("SELECT COUNT(*) FROM requests WHERE session = 'after'").fetchone() == (100,)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Where the file cannot grow the process goes on, and what was written before stays readable."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    child = writer(tmp_path, "full", 5000, before=limit)
+    child.communicate(timeout=PATIENCE * 2)
+    assert child.returncode == 0
+    with closing(sqlite3.connect(str(tmp_path / "usage.db"))) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert 0 < database.execute("SELECT COUNT(*) FROM requests").fetchone()[0] < 5000
