@@ -22,7 +22,6 @@ from support import running_proxy
 
 Json = Dict[str, Any]
 
-PROVIDERS = ("openai", "deepseek", "openrouter", "gemini", "volcengine")
 """The providers whose every recording must pass."""
 
 DIALECTS = {
@@ -60,11 +59,9 @@ several choices (`n` > 1) the first is the answer, and the counts are those of a
 
 RECORDINGS = load()
 NUMBERS = {source.id: number for number, source in enumerate(RECORDINGS)}
-CORE = [source for source in RECORDINGS if source.provider in PROVIDERS]
-OTHERS = [source for source in RECORDINGS if source.provider not in PROVIDERS]
-STREAMS = [source for source in CORE if source.is_stream and not source.is_error]
-COMPLETIONS = [source for source in CORE if not source.is_stream and not source.is_error]
-REFUSALS = [source for source in CORE if source.is_error]
+STREAMS = [source for source in RECORDINGS if source.is_stream and not source.is_error]
+COMPLETIONS = [source for source in RECORDINGS if not source.is_stream and not source.is_error]
+REFUSALS = [source for source in RECORDINGS if source.is_error]
 
 MODES: Dict[str, Callable[[Recording], Answer]] = {
     "whole": lambda source: replayed(source, [source.body]),
@@ -156,7 +153,6 @@ def test_the_recordings_are_there() -> None:
     if not RECORDINGS and not os.environ.get("CI"):
         pytest.skip(f"no recordings in {folder().name!r}: set {VARIABLE}")
     assert RECORDINGS, f"no recordings in {folder()}: set {VARIABLE}"
-    assert CORE, f"no recordings of {', '.join(PROVIDERS)} in {folder()}"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -188,6 +184,8 @@ WAITING = frozenset({"openai/gpt-4o-2024-08-06--stream-parallel-tool-calls--a062
 def test_a_stream_that_ends_in_the_middle(replay: Replay, source: Recording, framing: str) -> None:
     """Half an answer is never passed off as a whole one: it ends in an error, after all that had come."""
     half = replace(source, body=FINISH.split(source.body)[0][: len(source.body) // 2])
+    if framing == "torn" and b"\n\n" in half.body:  # an event without its blank line goes down with the connection
+        half = replace(half, body=half.body[: half.body.rindex(b"\n\n") + 2])
     assert read(half).failure is not None
     reply = replay.ask(half, replayed(half, [half.body], framing), stream=True)
     faults = stream_faults(half, reply)
@@ -214,45 +212,6 @@ def test_a_recorded_error(replay: Replay, source: Recording, stream: bool) -> No
     """An HTTP error of the provider is an HTTP error in Anthropic's words, streaming or not."""
     reply = replay.ask(source, replayed(source, [source.body], "length"), stream=stream)
     assert error_faults(read(source), reply) == []
-
-
-def test_the_other_providers(replay: Replay, record_property: Callable[[str, object], None]) -> None:
-    """Recordings of providers without a promise: counted, and listed where they fail (`pytest -rP` shows the list)."""
-    if not OTHERS:
-        pytest.skip(f"no recordings in {folder().name!r}: set {VARIABLE}")
-    passed: Counter[str] = Counter()
-    failed: Dict[str, List[str]] = {}
-    for source in OTHERS:
-        faults = other_faults(replay, source)
-        if faults:
-            failed[source.id] = faults
-        else:
-            passed[source.provider] += 1
-    record_property("passed", sum(passed.values()))
-    record_property("failed", len(failed))
-    print(table(passed, failed))
-
-
-def other_faults(replay: Replay, source: Recording) -> List[str]:
-    """Replay a recording whole, to a client of its own kind."""
-    framing = "chunked" if source.is_stream else "length"
-    reply = replay.ask(source, replayed(source, [source.body], framing), stream=source.is_stream)
-    try:
-        if source.is_error:
-            return error_faults(read(source), reply)
-        return stream_faults(source, reply) if source.is_stream else message_faults(source, reply)
-    except AssertionError as error:
-        return [str(error)]
-
-
-def table(passed: Mapping[str, int], failed: Mapping[str, Sequence[str]]) -> str:
-    """The table of the other providers: passed and failed, then each failure."""
-    broken = Counter(name.split("/")[0] for name in failed)
-    lines = [f"{'provider':<28}{'passed':>8}{'failed':>8}"]
-    lines += [f"{name:<28}{passed.get(name, 0):>8}{broken[name]:>8}" for name in sorted({*passed, *broken})]
-    lines += [f"{'all':<28}{sum(passed.values()):>8}{len(failed):>8}", ""]
-    lines += [f"{name}\n    " + "\n    ".join(faults) for name, faults in sorted(failed.items())]
-    return "\n".join(lines)
 
 
 # --- comparing --------------------------------------------------------------------------------------------------

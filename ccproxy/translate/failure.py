@@ -65,6 +65,8 @@ _OVERFLOWS = tuple(
         r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages, (?P<C>\d+) in the completion",
         r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) of text input.*?(?P<C>\d+) in the output",
         r"maximum context length of (?P<L>\d+) tokens.*?(?P<P>\d+) tokens from the input messages and (?P<C>\d+)",
+        r"maximum context length is (?P<L>\d+) tokens and your request has (?P<P>\d+) input tokens \((?P<C>\d+) >",
+        r"maximum context length is (?P<L>\d+) tokens.*?(?P<C>\d+) output tokens and your prompt contains (?P<P>\d+)",
         r"maximum context length is (?P<L>\d+) tokens and your request has (?P<P>\d+) input tokens",
         r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages",
         r"maximum context length is (?P<L>\d+) tokens.*?resulted in (?P<P>\d+) tokens",

@@ -89,14 +89,13 @@ class StreamTranslator:
         self._finish_reason: Optional[str] = None
         self._stop_sequence: Optional[str] = None
         self._has_choice = False
-        self.is_stopped = False
-        """Whether a stop sequence ended the answer, so that the rest need not be read."""
+        self.is_stopped = False  # whether a stop sequence ended the answer: the rest need not be read
         self._refusal = ""
         self._output_characters = 0
 
     @property
     def has_content(self) -> bool:
-        """Whether a content block was opened: from then on the client cannot be given another model's answer."""
+        """Whether a block was opened: from then on no other model may answer."""
         return self._blocks > 0
 
     def feed(self, chunk: Chunk) -> List[Event]:
@@ -210,6 +209,8 @@ class StreamTranslator:
         if piece.kind == "refusal":
             self._refusal += piece.text
         if piece.kind == "thinking":
+            if self._tags is not None:
+                self._split(self._tags.finish())  # what was held for a tag is none
             self._thinking(piece.text)
         elif self._tags is None:
             self._text(piece.text)
