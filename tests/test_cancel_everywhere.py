@@ -66,10 +66,10 @@ def outcomes(caplog: pytest.LogCaptureFixture) -> Iterator[List[str]]:
 
     class Collect(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.name == "ccproxy.handlers.exchange" and "total=" in record.getMessage():
+            if record.name == "ccproxy.handlers.record" and "total=" in record.getMessage():
                 lines.append(record.getMessage())
 
-    handler, logger = Collect(), logging.getLogger("ccproxy.handlers.exchange")
+    handler, logger = Collect(), logging.getLogger("ccproxy.handlers.record")
     caplog.set_level(logging.INFO, logger.name)
     logger.addHandler(handler)
     yield lines
