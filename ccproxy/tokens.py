@@ -279,13 +279,17 @@ _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _strings(value: Any) -> Iterable[str]:
-    """Yield the texts of a block nobody describes, without its encrypted or binary fields."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            if name not in ("type", "data", "signature", "id") and not name.startswith("encrypted"):
-                yield from _strings(item)
+    """Yield the texts of a block nobody describes, however deep, without its encrypted or binary fields."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += [
+                part
+                for name, part in item.items()
+                if name not in ("type", "data", "signature", "id") and not name.startswith("encrypted")
+            ]
