@@ -7,7 +7,6 @@ left behind is never taken for a running server, and a pid that now belongs to a
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import http.client
 import os
@@ -114,13 +113,15 @@ class RunFolder:
         return server
 
 
-def start(argv: Optional[Sequence[str]] = None) -> int:
-    """Start the server, unless it runs, and say how to connect; 0 when it answers. Unknown options go to `serve`."""
-    parser = _parser("start", "start the server in the background; takes the options of `serve` as well")
-    parser.add_argument("--timeout", type=float, default=30, help="seconds to wait for its first answer (%(default)g)")
-    options, arguments = parser.parse_known_args(argv)
-    run = RunFolder(options.run_dir)
-    deadline = time.monotonic() + options.timeout
+def start(folder: Path, arguments: Sequence[str], timeout: float) -> int:
+    """Start the server, unless it runs, and say how to connect; 0 when it answers.
+
+    Args:
+        arguments: options for `serve`.
+        timeout: seconds to wait for its first answer.
+    """
+    run = RunFolder(folder)
+    deadline = time.monotonic() + timeout
     descriptor = run.claim()
     if descriptor is None:
         return _report_running(run, deadline)
@@ -139,19 +140,20 @@ def start(argv: Optional[Sequence[str]] = None) -> int:
         return 0
     if server.poll() is None:
         os.killpg(server.pid, signal.SIGKILL)
-        problem = f"the server did not answer within {options.timeout:g} s"
+        problem = f"the server did not answer within {timeout:g} s"
     else:
         problem = f"the server ended with exit code {server.returncode}"
     print(f"{run.log_tail()}\nccproxy: {problem}; its log is {run.log_file}", file=sys.stderr)
     return 1
 
 
-def stop(argv: Optional[Sequence[str]] = None) -> int:
-    """Stop the server and wait until the requests it is answering have ended; 0 also when none runs."""
-    parser = _parser("stop", "stop the server that `start` started")
-    parser.add_argument("--timeout", type=float, default=40, help="seconds to wait before killing it (%(default)g)")
-    options = parser.parse_args(argv)
-    run = RunFolder(options.run_dir)
+def stop(folder: Path, timeout: float) -> int:
+    """Stop the server and wait until the requests it is answering have ended; 0 also when none runs.
+
+    Args:
+        timeout: seconds after which it is killed.
+    """
+    run = RunFolder(folder)
     if run.forget():
         print("ccproxy is not running")
         return 0
@@ -161,21 +163,13 @@ def stop(argv: Optional[Sequence[str]] = None) -> int:
         return 1
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    if not _wait_until_gone(run, options.timeout):
-        print(f"ccproxy: still running after {options.timeout:g} s, killing it", file=sys.stderr)
+    if not _wait_until_gone(run, timeout):
+        print(f"ccproxy: still running after {timeout:g} s, killing it", file=sys.stderr)
         # The whole process group: workers that outlived their parent hold the lock as well.
         os.killpg(pid, signal.SIGKILL)
-        _wait_until_gone(run, options.timeout)
+        _wait_until_gone(run, timeout)
     print("ccproxy stopped")
     return 0
-
-
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"ccproxy {command}", description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--run-dir", type=Path, default=Path(".run"), help="folder of the pid file and the log (%(default)s)"
-    )
-    return parser
 
 
 def _report_running(run: RunFolder, deadline: float) -> int:
@@ -239,6 +233,3 @@ def _connectable(url: str) -> str:
 def _environment() -> Dict[str, str]:
     """Ours, so arranged that the server imports what we import, and nothing from the folder it is started in."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
-
-
-COMMANDS = {"start": start, "stop": stop}

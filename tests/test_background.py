@@ -6,14 +6,24 @@ import os
 import signal
 import stat
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 
 import pytest
 
-from ccproxy.background import RunFolder, start, stop
+from ccproxy import cli
+from ccproxy.background import RunFolder
 from ccproxy.config.schema import SETTING_BY_NAME
-from ccproxy.errors import ConfigError
 from running import address_in, health
+
+
+def start(arguments: List[str]) -> int:
+    """Run ``ccproxy start``."""
+    return cli.main(["start", *arguments])
+
+
+def stop(arguments: List[str]) -> int:
+    """Run ``ccproxy stop``."""
+    return cli.main(["stop", *arguments])
 
 
 @pytest.fixture(autouse=True)
@@ -75,11 +85,11 @@ def test_options_go_to_the_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in said
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """That is the owner's to mend, and named."""
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="file"):
-        start(["--run-dir", str(tmp_path / "file")])
+    assert start(["--run-dir", str(tmp_path / "file")]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_a_stale_pid_file_names_nobody(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "background",
     ),
     "wiring": ("app", "handlers.*"),
-    "entries": ("cli", "server", "wsgi", "perf", "stats", "__main__"),
+    "entries": ("cli", "commands.*", "server", "wsgi", "perf", "__main__"),
 }
 PURE = ("package", "words", "rules")
 

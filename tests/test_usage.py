@@ -19,11 +19,11 @@ import pytest
 
 from ccproxy import cli
 from ccproxy.anthropic import MessagesRequest
+from ccproxy.commands.stats import render
 from ccproxy.config.load import state_folder
 from ccproxy.config.schema import Config
 from ccproxy.handlers.record import session_of
 from ccproxy.ledger import Ledger
-from ccproxy.stats import render
 from ccproxy.stub import Cut, Delay, Failure, Finish, Json, Step, StubProvider, Text, content_text
 from ccproxy.usage import GROUPS, MEASURES, PERIODS, report
 from ccproxy.web import Request

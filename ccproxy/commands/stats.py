@@ -9,9 +9,10 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from .config.load import Loaded, state_folder
-from .ledger import FILE_NAME
-from .usage import PERIODS, SESSION, report
+from ..config.load import state_folder
+from ..ledger import FILE_NAME
+from ..usage import PERIODS, SESSION, report
+from .options import add_configuration, load
 
 Json = Dict[str, Any]
 
@@ -53,11 +54,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--period", choices=PERIODS, default=SESSION, help="the newest session unless told")
     parser.add_argument("--json", action="store_true", help="print what /v1/stats answers")
     parser.add_argument("--watch", action="store_true", help="show it again every two seconds, until Ctrl-C")
+    add_configuration(parser)
 
 
-def run(options: argparse.Namespace, loaded: Loaded) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print the statistics, once or again and again."""
-    path = state_folder(loaded.config, os.environ) / FILE_NAME
+    path = state_folder(load(options).config, os.environ) / FILE_NAME
     while True:
         found = report(path, options.period, time.time())
         is_terminal = sys.stdout.isatty()

@@ -1,0 +1,36 @@
+"""Options that several commands share, and the configuration they name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+from ..config.load import Loaded, load_config
+
+# Option of the command line: the setting it overrides.
+_SETTINGS = {"host": "HOST", "port": "PORT", "models": "CUSTOM_MODELS_FILE", "log_level": "LOG_LEVEL"}
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the configuration files."""
+    parser.add_argument("--env-file", help="instead of .env")
+    parser.add_argument("--models", help="instead of models.yaml")
+
+
+def add_run_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the folder of a server in the background."""
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path(".run"), help="folder of the pid file and the log (%(default)s)"
+    )
+
+
+def load(options: argparse.Namespace) -> Loaded:
+    """Return the configuration of a command line, its environment and its files."""
+    overrides: Dict[str, Tuple[Any, str]] = {}
+    for option, setting in _SETTINGS.items():
+        value = getattr(options, option, None)
+        if value is not None:
+            overrides[setting] = (value, "--" + option.replace("_", "-"))
+    return load_config(os.environ, env_file=options.env_file, overrides=overrides)
