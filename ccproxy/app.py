@@ -17,6 +17,7 @@ from .handlers import conversion, count_tokens, health, messages, metrics, model
 from .handlers.context import Context
 from .handlers.running import Running
 from .http1 import field_value
+from .last_routes import LastRoutes
 from .ledger import Ledger
 from .metrics import Metrics
 from .provider.client import ProviderClient
@@ -65,6 +66,7 @@ class App:
         self.counter = Counter()
         self._repairs = Repairs()
         self._cooldown = Cooldown()
+        self._last_routes = LastRoutes()
         self._watch = Watch()
         self._demo_lock = threading.Lock()
         self._demo: Optional[StubProvider] = None
@@ -124,6 +126,7 @@ class App:
             sleep=time.sleep,
             running=Running(self._watch, request.line),
             metrics=self._metrics,
+            last_routes=self._last_routes,
             ledger=self._ledger,
         )
 

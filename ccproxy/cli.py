@@ -28,6 +28,7 @@ COMMANDS = {
     for row in (
         Command("serve", "serve in the foreground (the default)"),
         Command("check", "validate the configuration"),
+        Command("route", "say which model a request body would go to, and why, without sending it"),
         Command("stats", "show usage and cost"),
         Command("start", "serve in the background; takes the options of serve as well", passes_on=True),
         Command("stop", "stop the server in the background"),

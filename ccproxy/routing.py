@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Tuple
 
 from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
-from .config.schema import EFFORTS, Config, Model, demo_model
+from .config.schema import EFFORTS, Config, Model, demo_model, references
+from .errors import NotFound
 from .translate.effort import thinking_intent
+
+MODEL_HEADER = "x-ccproxy-model"
+LONG_CONTEXT = "long_context"
+STAYS_ABOVE = 0.9
+"""The share of the limit down to which a conversation that was above it stays: its cache is where it was."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,13 @@ def is_web_search(request: MessagesRequest) -> bool:
 
 
 def decide(
-    request: MessagesRequest, config: Config, count_tokens: Callable[[Model], int], most: float = math.inf
+    request: MessagesRequest,
+    config: Config,
+    count_tokens: Callable[[Model], int],
+    most: float = math.inf,
+    *,
+    last: Optional[Decision] = None,
+    named: str = "",
 ) -> Decision:
     """Return the route of a request; the first rule that fires wins.
 
@@ -46,25 +58,48 @@ def decide(
         count_tokens: the input tokens for a model; called, for the model that would answer a request of any length,
             only where the count can change the decision.
         most: a number that no count exceeds.
+        last: the conversation's last route, when it is recent enough for a provider's cache to hold the prompt.
+        named: the models that the client named in the header ``x-ccproxy-model``, past all rules.
+
+    Raises:
+        NotFound: one of ``named`` is not known.
     """
+    if named:
+        return _named(named, config)
     base = _without_length(request, config)
-    return _image_rule(request, config, _length_rule(config, base, count_tokens, most) or base)
+    return _image_rule(request, config, _length_rule(config, base, count_tokens, most, last) or base)
+
+
+def _named(named: str, config: Config) -> Decision:
+    wanted = references(named)
+    unknown = next((reference for reference in wanted if config.find(reference) is None), None)
+    if unknown is not None or not wanted:
+        raise NotFound(f"{MODEL_HEADER}: no such model: {unknown or named}")
+    return _route(config, wanted, "header", f"{MODEL_HEADER} asks for {named}")
 
 
 def _length_rule(
-    config: Config, base: Decision, count_tokens: Callable[[Model], int], most: float
+    config: Config, base: Decision, count_tokens: Callable[[Model], int], most: float, last: Optional[Decision]
 ) -> Optional[Decision]:
-    window = config.window(base.models[0])
-    if not config.router_long_context or most <= min(window, config.long_context_threshold):
+    model = base.models[0]
+    window, threshold, name = config.window(model), config.long_context_threshold, "LONG_CONTEXT_THRESHOLD"
+    if model.long_context_threshold:
+        threshold, name = model.long_context_threshold, f"the long_context_threshold of {model.model_id}:"
+    limit = min(window, threshold)
+    was_long = last is not None and last.rule == LONG_CONTEXT
+    floor = int(limit * STAYS_ABOVE) if was_long else limit
+    if not config.router_long_context or most <= floor:
         return None
-    tokens = count_tokens(base.models[0])
-    if tokens > config.long_context_threshold:
-        reason = f"{tokens} tokens > LONG_CONTEXT_THRESHOLD {config.long_context_threshold}"
+    tokens = count_tokens(model)
+    if tokens > threshold:
+        reason = f"{tokens} tokens > {name} {threshold}"
     elif tokens > window:
-        reason = f"{tokens} tokens > the {window} of {base.models[0].model_id}"
+        reason = f"{tokens} tokens > the {window} of {model.model_id}"
+    elif tokens > floor:
+        reason = f"{tokens} tokens, it was above {limit} and stays where its cache is until {floor}"
     else:
         return None
-    return _route(config, config.router_long_context, "long_context", reason)
+    return _route(config, config.router_long_context, LONG_CONTEXT, reason)
 
 
 def _without_length(request: MessagesRequest, config: Config) -> Decision:

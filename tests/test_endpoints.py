@@ -319,3 +319,23 @@ def test_conversion_of_no_model(proxy: Proxy, query: str) -> None:
     """404, naming it: here no router helps out."""
     answer = ask(proxy.url, "/v1/messages/test_conversion" + query, user(model="nobody"))
     assert "nobody" in check_refused(answer, 404)["message"]
+
+
+# --- the request header that names a model -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_a_script_names_the_model(proxy: Proxy, path: str) -> None:
+    """Past the rules, whatever the body asks for; the answer says so."""
+    answer = ask(proxy.url, path, {**user(), "model": "first"}, headers={"X-CCProxy-Model": "second"})
+    assert answer.status == 200
+    if path.endswith("messages"):
+        assert answer.headers["x-ccproxy-model"] == "second"
+        assert answer.headers["x-ccproxy-route"] == "header: x-ccproxy-model asks for second"
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_a_script_that_names_no_known_model_is_told(proxy: Proxy, path: str) -> None:
+    """404, as for a model that does not exist; no other model answers in its place."""
+    error = check_refused(ask(proxy.url, path, user(), headers={"x-ccproxy-model": "nowhere"}), 404)
+    assert error["message"] == "x-ccproxy-model: no such model: nowhere"

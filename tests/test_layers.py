@@ -41,6 +41,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.connections",
         "provider.cooldown",  # remembers under a lock
         "provider.keys",  # remembers under a lock
+        "last_routes",  # remembers under a lock
         "watch",
         "provider.repair",  # remembers under a lock
         "config.load",

@@ -8,6 +8,7 @@ import pytest
 
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import Model
+from ccproxy.errors import NotFound
 from ccproxy.routing import Decision, decide, has_images
 from ccproxy.translate.effort import thinking_intent
 from support import make_config
@@ -40,10 +41,11 @@ def route(
     env: Optional[Dict[str, str]] = None,
     models: Optional[Sequence[Any]] = None,
     tokens: int = 10,
+    **more: Any,
 ) -> Decision:
     """The decision with these settings; ``models`` are entries or plain names."""
     rows = [row if isinstance(row, dict) else entry(row) for row in (MODELS if models is None else models)]
-    return decide(asked, make_config(ROUTERS if env is None else env, rows), lambda _: tokens)
+    return decide(asked, make_config(ROUTERS if env is None else env, rows), lambda _: tokens, **more)
 
 
 def chosen(decision: Decision) -> Any:
@@ -131,6 +133,100 @@ def test_the_window_of_the_chosen_model_counts_too() -> None:
 def test_the_threshold_is_a_setting() -> None:
     """``k`` is a thousand."""
     assert chosen(route(request(), {**ROUTERS, "LONG_CONTEXT_THRESHOLD": "60k"}, tokens=60_001))[0] == "long_context"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected", "word"),
+    [
+        (60_001, "long_context", "the long_context_threshold of main: 60000"),
+        (60_000, "default", ""),
+    ],
+)
+def test_a_model_may_have_its_own_threshold(tokens: int, expected: str, word: str) -> None:
+    """It replaces the setting when that model would answer, and only then."""
+    rows = [entry("main", long_context_threshold="60k"), *MODELS[1:]]
+    decision = route(request(), models=rows, tokens=tokens)
+    assert decision.rule == expected
+    assert word in decision.reason
+    assert route(request("small"), models=rows, tokens=60_001).rule == "override"
+
+
+def test_a_model_may_have_a_larger_threshold_than_the_setting() -> None:
+    """But never one beyond its window."""
+    rows = [entry("main", long_context_threshold="180k", max_input_tokens="200k"), *MODELS[1:]]
+    assert route(request(), models=rows, tokens=180_000).rule == "default"
+    assert route(request(), models=rows, tokens=180_001).rule == "long_context"
+    rows[0] = entry("main", long_context_threshold="300k", max_input_tokens="200k")
+    assert route(request(), models=rows, tokens=200_001).rule == "long_context"
+
+
+# --- a conversation stays where its cache is -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("last_rule", "tokens", "expected"),
+    [
+        ("long_context", 128_000, "long_context"),
+        ("long_context", 115_201, "long_context"),
+        ("long_context", 115_200, "default"),  # a tenth less than the threshold
+        ("default", 128_000, "default"),
+        ("think", 128_000, "default"),
+        ("default", 128_001, "long_context"),
+    ],
+)
+def test_a_conversation_does_not_hop_at_the_threshold(last_rule: str, tokens: int, expected: str) -> None:
+    """Once above it, it stays until it is clearly below."""
+    last = route(request(), tokens=150_000 if last_rule == "long_context" else 10)
+    last = Decision(last.models, last_rule, last.reason)
+    assert route(request(), tokens=tokens, last=last).rule == expected
+
+
+def test_why_it_stays_is_told() -> None:
+    """With the numbers that decide when it leaves."""
+    last = route(request(), tokens=150_000)
+    reason = route(request(), tokens=120_000, last=last).reason
+    assert [word for word in ("120000", "128000", "115200", "stays", "cache") if word not in reason] == []
+
+
+def test_it_also_stays_when_the_window_was_the_limit() -> None:
+    """The limit is whichever is less."""
+    rows = [entry("main", max_input_tokens="32k"), *MODELS[1:]]
+    last = route(request(), models=rows, tokens=40_000)
+    assert route(request(), models=rows, tokens=30_000, last=last).rule == "long_context"
+    assert route(request(), models=rows, tokens=28_800, last=last).rule == "default"
+
+
+def test_without_a_model_for_long_contexts_it_goes_on_as_usual() -> None:
+    """A configuration that changed meanwhile wins over the memory."""
+    last = route(request(), tokens=150_000)
+    assert route(request(), {"ROUTER_DEFAULT": "main"}, tokens=120_000, last=last).rule == "default"
+
+
+# --- the header ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("small", ["small"]),
+        ("custom/small", ["small"]),
+        ("openai/gpt-5", ["openai/gpt-5"]),
+        (" small , eyes ", ["small", "eyes"]),
+    ],
+)
+@pytest.mark.parametrize("tokens", [10, 500_000])
+def test_the_header_passes_all_rules(named: str, expected: List[str], tokens: int) -> None:
+    """Also that of the length; several are a fallback order."""
+    decision = route(request("main", [PNG], thinking={"type": "enabled"}), tokens=tokens, named=named)
+    assert chosen(decision) == ("header", expected)
+    assert named in decision.reason
+
+
+@pytest.mark.parametrize("named", ["nowhere", "small,nowhere", "nowhere/gpt", ","])
+def test_an_unknown_model_in_the_header_is_refused(named: str) -> None:
+    """A script that names a model on purpose is not answered by another one."""
+    with pytest.raises(NotFound, match=r"x-ccproxy-model: no such model: (nowhere|,)"):
+        route(request(), named=named)
 
 
 @pytest.mark.parametrize(

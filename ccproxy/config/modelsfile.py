@@ -58,6 +58,7 @@ _KEYS: Dict[str, Tuple[str, Callable[[Any], Any]]] = {
     "can_stream": ("can_stream", truth),
     "max_tokens": ("max_tokens", positive_number),
     "max_input_tokens": ("max_input_tokens", positive_number),
+    "long_context_threshold": ("long_context_threshold", positive_number),
     "dialect": ("dialect_name", one_of(*DIALECTS)),
     "direct": ("direct", truth),
     "reasoning_effort": ("reasoning_effort", one_of("none", "minimal", *EFFORTS)),

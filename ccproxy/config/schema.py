@@ -25,6 +25,8 @@ class Model:
     can_stream: bool = True
     max_tokens: Optional[int] = None
     max_input_tokens: Optional[int] = None
+    long_context_threshold: Optional[int] = None
+    """In place of LONG_CONTEXT_THRESHOLD, when this model would answer."""
     input_cost_per_token: Optional[Decimal] = None
     output_cost_per_token: Optional[Decimal] = None
     cache_read_cost_per_token: Optional[Decimal] = None

@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional
 
 from ..config.schema import Config
 from ..errors import InvalidRequest
+from ..last_routes import LastRoutes
 from ..ledger import Ledger
 from ..metrics import Metrics
 from ..provider.client import ProviderClient
@@ -36,6 +37,7 @@ class Context:
     """This request among those that are watched, once it waits for a provider."""
     cooldown: Cooldown
     metrics: Metrics
+    last_routes: LastRoutes
     ledger: Optional[Ledger] = None
     """Where requests are recorded; None: nowhere."""
 

@@ -9,11 +9,12 @@ from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..errors import ApiError, ClientGone, InvalidRequest, ProviderError, StreamCut
 from ..http1 import field_value
+from ..last_routes import conversation_of
 from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
 from ..pricing import plain
 from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
-from ..routing import Decision, decide
+from ..routing import MODEL_HEADER, Decision, decide
 from ..sse import encode
 from ..tokens import Estimates, ceiling
 from ..web import EVENT_STREAM, Early, Request, Response
@@ -34,16 +35,32 @@ def handle(context: Context, request: Request) -> Response:
     """Answer a message request."""
     messages = MessagesRequest.from_dict(parse_body(request))
     estimates = Estimates(messages, context.counter.size)
-    decision = route(context, request, messages, estimates)
+    decision = route(context, request, messages, estimates, is_remembered=True)
     if messages.max_tokens == 0 and not decision.models[0].direct:
         return _warm_up(context, messages, estimates.of(decision.models[0].name))
     return answer(context, request, messages, decision, estimates)
 
 
-def route(context: Context, request: Request, messages: MessagesRequest, estimates: Estimates) -> Decision:
-    """Return the route of a request; its tokens are counted only where its body is long enough to matter."""
-    most = ceiling(messages, len(request.body))
-    return decide(messages, context.config, lambda model: estimates.of(model.name), most)
+def route(
+    context: Context, request: Request, messages: MessagesRequest, estimates: Estimates, *, is_remembered: bool = False
+) -> Decision:
+    """Return the route of a request; its tokens are counted only where its body is long enough to matter.
+
+    Args:
+        is_remembered: whether the conversation's next request shall know of it.
+    """
+    conversation, now = conversation_of(session_of(request, messages), messages), context.now()
+    decision = decide(
+        messages,
+        context.config,
+        lambda model: estimates.of(model.name),
+        ceiling(messages, len(request.body)),
+        last=context.last_routes.get(conversation, now),
+        named=request.headers.get(MODEL_HEADER, ""),
+    )
+    if is_remembered:
+        context.last_routes.put(conversation, decision, now)
+    return decision
 
 
 def _warm_up(context: Context, messages: MessagesRequest, input_tokens: int) -> Response:
@@ -123,7 +140,7 @@ def route_header(decision: Decision) -> str:
 
 
 def _headers(decision: Decision, model: Optional[Model]) -> Dict[str, str]:
-    return {"x-ccproxy-route": route_header(decision), "x-ccproxy-model": model.model_id if model else ""}
+    return {"x-ccproxy-route": route_header(decision), MODEL_HEADER: model.model_id if model else ""}
 
 
 def _whole(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Response:

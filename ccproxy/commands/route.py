@@ -1,0 +1,77 @@
+"""``ccproxy route``: say which model a request body would go to, and why, without sending it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ..anthropic import MessagesRequest
+from ..config.schema import Config
+from ..errors import ConfigError
+from ..handlers.context import parse_body
+from ..routing import decide
+from ..tokens import Counter, Estimates, ceiling
+from ..web import Request
+from .options import add_configuration, load
+
+Json = Dict[str, Any]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("file", nargs="?", default="-", help="the body of a /v1/messages request; - is stdin (default)")
+    parser.add_argument("--model", default="", help="what a script would send in the header x-ccproxy-model")
+    parser.add_argument("--json", action="store_true", help="print an object")
+    add_configuration(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the route."""
+    found = route(_read(options.file), load(options).config, options.model)
+    print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
+    return 0
+
+
+def route(body: bytes, config: Config, named: str = "") -> Json:
+    """Return the route of a request body: its models in order, rule and reason, and the tokens of its input.
+
+    Raises:
+        ApiError: what a client would be answered that sends it.
+    """
+    request = MessagesRequest.from_dict(parse_body(Request("POST", "/v1/messages", body=body)), needs_max_tokens=False)
+    counter = Counter()
+    counter.load()
+    estimates = Estimates(request, counter.size)
+    most = ceiling(request, len(body))
+    decision = decide(request, config, lambda model: estimates.of(model.name), most, named=named)
+    return {
+        "model": decision.models[0].model_id,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "input_tokens": estimates.of(decision.models[0].name),
+        "models": [
+            {"model_id": model.model_id, "model_name": model.name, "provider": model.provider}
+            for model in decision.models
+        ],
+    }
+
+
+def _read(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from None
+
+
+def _lines(found: Json) -> List[str]:
+    fallbacks = ", ".join(model["model_id"] for model in found["models"][1:])
+    return [
+        f"model   {found['model']}",
+        f"rule    {found['rule']}",
+        f"reason  {found['reason']}",
+        f"tokens  {found['input_tokens']} (estimated)",
+        *([f"then    {fallbacks}"] if fallbacks else []),
+    ]
