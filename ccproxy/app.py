@@ -13,7 +13,7 @@ from typing import Callable, Dict, Optional
 from .access import check_access
 from .config.schema import Config
 from .errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, Stopping
-from .handlers import conversion, count_tokens, health, messages, metrics, models, usage
+from .handlers import connection, conversion, count_tokens, health, messages, metrics, models, usage
 from .handlers.context import Context
 from .handlers.running import Running
 from .http1 import field_value
@@ -38,6 +38,7 @@ ROUTES: Dict[str, Dict[str, Handler]] = {
     "/v1/models": {"GET": models.handle_list},
     "/v1/models/{id}": {"GET": models.handle_one},
     "/v1/stats": {"GET": usage.handle},
+    "/test-connection": {"GET": connection.handle},
     "/metrics": {"GET": metrics.handle},
     "/health": {"GET": health.handle},
     "/": {"GET": health.hello},

@@ -26,6 +26,27 @@ class Decision:
     reason: str
 
 
+def configured_models(config: Config) -> Tuple[Model, ...]:
+    """Return the models that the configuration names: entries, those of rules, fallbacks; the demo where it answers."""
+    rules = (
+        config.router_default
+        + config.router_background
+        + config.router_think
+        + config.router_long_context
+        + config.router_image
+        + config.router_web_search
+    )
+    named = list(config.models.values()) + [model for model in map(config.find, rules) if model is not None]
+    named += [model for entry in list(named) for model in map(config.find, entry.fallbacks) if model is not None]
+    if (
+        not config.router_default
+        and not config.variables.get("ANTHROPIC_API_KEY")
+        and not any(map(config.is_ready, named))
+    ):
+        named.append(demo_model(config))
+    return tuple({model.model_id: model for model in named}.values())
+
+
 def has_images(request: MessagesRequest) -> bool:
     """Whether any message, or any tool result in it, holds an image."""
 

@@ -42,6 +42,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.cooldown",  # remembers under a lock
         "provider.keys",  # remembers under a lock
         "last_routes",  # remembers under a lock
+        "provider.probe",
         "watch",
         "provider.repair",  # remembers under a lock
         "config.load",

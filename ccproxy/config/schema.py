@@ -64,9 +64,9 @@ class Model:
 
     @property
     def provider(self) -> str:
-        """A short name of the provider, for messages."""
+        """A short name of the provider, for messages; an address may hold a password, which is left out."""
         known = next((row.name for row in PROVIDERS.values() if row.api_base == self.api_base), None)
-        return known or re.sub(r"^\w+://|/.*$", "", self.api_base)
+        return known or re.sub(r"^\w+://|/.*$", "", self.api_base).rpartition("@")[2]
 
 
 # --- reading values ------------------------------------------------------------------------------------------

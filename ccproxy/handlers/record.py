@@ -116,7 +116,7 @@ class Record:
             request_id=self.context.request_id,
             requested_model=_name(self.requested),
             model=_name(self.model.model_id) if self.model else "",
-            provider=self.model.provider.rpartition("@")[2] if self.model else "",  # an address may hold a password
+            provider=self.model.provider if self.model else "",
             rule=self.decision.rule,
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cache_read_input_tokens,

@@ -49,6 +49,7 @@ class Call:
     body: bytes
     headers: Mapping[str, str]
     input_tokens: int = 0
+    method: str = "POST"
 
 
 class ProviderClient:
@@ -82,7 +83,7 @@ class ProviderClient:
         """
         model, keys = call.model, config.keys_of(call.model)
         if "x-api-key" in call.headers or "authorization" in call.headers:
-            return self._send_with("", call, config, cancel)  # the client's own credential, and no other beside it
+            return self.send_with("", call, config, cancel)  # the client's own credential, and no other beside it
         if model.needs_key and not keys:
             raise ProviderError(
                 f"no key for {model.model_id}: {model.api_key_name} is not set",
@@ -93,7 +94,7 @@ class ProviderClient:
         for left in range(len(keys) - 1, -1, -1):
             key = self._keys.choose(model.api_key_name, keys, time.monotonic())
             try:
-                return self._send_with(key, call, config, cancel)
+                return self.send_with(key, call, config, cancel)
             except ProviderError as error:
                 rest, now = rest_of_key(error), time.monotonic()
                 if rest is None:
@@ -101,15 +102,17 @@ class ProviderClient:
                 self._keys.rest(model.api_key_name, key, now + rest)
                 if not left or not self._keys.has_awake(model.api_key_name, keys, now):
                     raise
-        return self._send_with("", call, config, cancel)
+        return self.send_with("", call, config, cancel)
 
-    def _send_with(self, key: str, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
+    def send_with(self, key: str, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
+        """Send one call with one key, or with none when it is empty; otherwise like ``send``."""
         model = call.model
         base = self._demo_base() if model.api_base == DEMO_BASE else model.api_base
         target = Target(model.provider, model.name, config.window(model), call.input_tokens, tuple(config.secrets))
         cancel.check()
         with cancel.is_current(), _failures(target):
-            response = self._session.post(
+            response = self._session.request(
+                call.method,
                 base + call.path,
                 data=call.body,
                 headers={**_key_header(model, key), **call.headers, **model.extra_headers},
@@ -299,6 +302,12 @@ _FAULTS: Tuple[Tuple[Tuple[Type[BaseException], ...], int, str, bool], ...] = (
 )
 
 
+def _innermost(error: BaseException) -> BaseException:
+    """Return the fault itself: the libraries wrap it in layers, each with the words of those below."""
+    inner = error.__cause__ or error.__context__
+    return error if inner is None else _innermost(inner)
+
+
 @contextmanager
 def _failures(target: Target) -> Iterator[None]:
     """Turn faults of the transport into ``ProviderError``."""
@@ -306,7 +315,7 @@ def _failures(target: Target) -> Iterator[None]:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         _, status, words, is_transient = next(fault for fault in _FAULTS if isinstance(error, fault[0]))
-        message = mask(f"{target.provider} ({target.model_name}) {words}: {error}", target.secrets)
+        message = mask(f"{target.provider} ({target.model_name}) {words}: {_innermost(error)}", target.secrets)
         is_about_certificates = isinstance(error, requests.exceptions.SSLError)
         headers = NO_RETRY if is_about_certificates else None
         raise ProviderError(message[:500], status=status, is_transient=is_transient, headers=headers) from error
