@@ -13,7 +13,7 @@ from typing import Callable, Dict, Optional
 from .access import check_access
 from .config.schema import Config
 from .errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, Stopping
-from .handlers import connection, conversion, count_tokens, health, messages, metrics, models, usage
+from .handlers import bodies, connection, conversion, count_tokens, health, messages, metrics, models, usage
 from .handlers.context import Context
 from .handlers.running import Running
 from .http1 import field_value
@@ -112,7 +112,7 @@ class App:
         response.headers.setdefault("request-id", request_id)
         response.headers = {name: field_value(value) for name, value in response.headers.items()}
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
-        return response
+        return bodies.record(request, response, request_id, config) if config.log_bodies else response
 
     def _context(self, config: Config, request: Request, request_id: str) -> Context:
         return Context(

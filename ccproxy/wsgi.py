@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Callable, Dict, Iterable, List, Tuple
 from urllib.parse import quote
 
+from . import log
 from .app import App, new_id
 from .config.load import load_config, state_folder
 from .errors import ApiError, RequestTooLarge
@@ -33,6 +34,7 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
 def _configured_app() -> App:
     config = load_config(os.environ).config
     app = App(config, Ledger(state_folder(config, os.environ)))
+    log.configure(config, lambda: app.config.secrets, os.environ)
     atexit.register(app.close)
     app.counter.load_in_background()
     return app

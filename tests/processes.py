@@ -24,7 +24,9 @@ ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 class Process:
     """A server process that listens; ``lines`` is what it wrote to stderr so far."""
 
-    def __init__(self, command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], folder: Path, variables: Mapping[str, str], stderr: int = subprocess.PIPE
+    ) -> None:
         self.lines: List[str] = []
         self._addresses: queue.Queue[Optional[str]] = queue.Queue()
         self.popen = subprocess.Popen(
@@ -33,7 +35,7 @@ class Process:
             env=environment(folder, variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             encoding="utf-8",
             errors="replace",
         )
@@ -41,8 +43,7 @@ class Process:
         self._reader.start()
 
     def _collect(self) -> None:
-        assert self.popen.stderr
-        for line in self.popen.stderr:
+        for line in self.popen.stderr or ():
             self.lines.append(line)
             found = ADDRESS.search(line)
             if found:
@@ -85,9 +86,11 @@ def environment(folder: Path, variables: Mapping[str, str]) -> Dict[str, str]:
 
 
 @contextmanager
-def running(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Iterator[Process]:
+def running(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str], stderr: int = subprocess.PIPE
+) -> Iterator[Process]:
     """Run a command in ``folder`` to the end of the block."""
-    process = Process(command, folder, variables)
+    process = Process(command, folder, variables, stderr)
     try:
         yield process
     finally:

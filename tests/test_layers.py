@@ -52,6 +52,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "metrics",  # remembers under a lock
         "usage",
         "log",
+        "logfile",
         "stub",
         "background",
     ),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import socket
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Dict
 
 import pytest
 
-from ccproxy.log import SafeFormatter
+from ccproxy.log import SafeFormatter, general_file
+from processes import eventually, running, serve_command
+from raw_http import RawConnection, is_refused, request
+from support import make_config
 
 
 def line(message: str, *arguments: Any, exc_info: Any = None) -> str:
@@ -26,6 +33,7 @@ def line(message: str, *arguments: Any, exc_info: Any = None) -> str:
         ("a\rb", "a\\x0db"),
         ("a\tb", "a\\tb"),
         ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("next\x85 line\u2028 par\u2029", "next\\x85 line\\u2028 par\\u2029"),
         ("bell\x07 nul\x00 del\x7f csi\x9b", "bell\\x07 nul\\x00 del\\x7f csi\\x9b"),
         ("the s3cr3t-token here", "the *** here"),
         ("key sk-ant-api03-abcdefgh", "key ***"),
@@ -62,3 +70,104 @@ def test_the_line_tells_time_and_level() -> None:
     assert rest == "WARNING words"
     assert first[10] == "T"
     assert first[-5] in "+-"
+
+
+def test_a_long_line_is_cut_in_its_middle() -> None:
+    """What a client or provider sends cannot fill the disk by a line; begin and end say most."""
+    text = line("%s", "a" * 100_000 + "the end")
+    assert len(text) < 5_000
+    assert text.endswith("the end")
+    assert "more" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "path"),
+    [
+        ({}, {"HOME": "/home/me"}, "~/.local/state/ccproxy/server.log"),
+        ({"STATE_DIR": "/state"}, {}, "/state/server.log"),
+        ({}, {"STATE_DIRECTORY": "/var/lib/x"}, "/var/lib/x/server.log"),
+        ({}, {"STATE_DIRECTORY": "/var/lib/x", "LOGS_DIRECTORY": "/var/log/x:/other"}, "/var/log/x/server.log"),
+        ({"LOG_FILE_PATH": "/logs"}, {"LOGS_DIRECTORY": "/var/log/x"}, "/logs/server.log"),
+        ({"LOG_FILE_PATH": "/logs/proxy.log"}, {}, "/logs/proxy.log"),
+        ({"LOG_FILE_PATH": "~/logs"}, {}, "~/logs/server.log"),
+    ],
+)
+def test_where_the_files_are(settings: Dict[str, str], environment: Dict[str, str], path: str) -> None:
+    """A folder or the file itself; else systemd's folder for logs; else the state folder."""
+    assert general_file(make_config(settings), environment) == Path(path).expanduser()
+
+
+def test_a_folder_may_have_a_dot(tmp_path: Path) -> None:
+    """What is a folder already is one."""
+    folder = tmp_path / "my.logs"
+    folder.mkdir()
+    assert general_file(make_config({"LOG_FILE_PATH": str(folder)}), {}) == folder / "server.log"
+
+
+# --- the console ------------------------------------------------------------------------------------------------
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ")
+
+
+def console_line(folder: Path, descriptor: int, reader: int, **variables: str) -> str:
+    """What a server says on its console when a model has no key."""
+    settings = {"ROUTER_DEFAULT": "openai/gpt-x", "TERM": "xterm", **variables}
+    with running(serve_command("--port", "0"), folder, settings, stderr=descriptor):
+        os.close(descriptor)
+        said = ""
+        while "OPENAI_API_KEY is not set" not in said:
+            said += os.read(reader, 4096).decode()
+        said = next(line for line in said.splitlines() if "OPENAI_API_KEY" in line)
+    os.close(reader)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colour_on_a_terminal(tmp_path: Path, variables: Dict[str, str], is_coloured: bool) -> None:
+    """Unless NO_COLOR or the terminal says otherwise."""
+    reader, terminal = os.openpty()
+    said = console_line(tmp_path, terminal, reader, **variables)
+    assert ("\x1b[33m" in said) is is_coloured
+    assert TIME.search(said)
+
+
+def test_no_colour_elsewhere(tmp_path: Path) -> None:
+    """A pipe or a file gets plain lines."""
+    reader, writer = os.pipe()
+    said = console_line(tmp_path, writer, reader)
+    assert TIME.match(said)
+    assert "\x1b" not in said
+
+
+def test_under_the_journal(tmp_path: Path) -> None:
+    """It adds the time itself, and reads the level from a number; another stream of that name is no journal."""
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    said = console_line(tmp_path, writer, reader, JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}")
+    assert said.startswith("<4>openai/gpt-x: no key")
+    reader, writer = os.pipe()
+    assert TIME.match(console_line(tmp_path, writer, reader, JOURNAL_STREAM="1:2"))
+
+
+def free_port() -> int:
+    """A port that was free just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_a_closed_console(tmp_path: Path) -> None:
+    """With standard error closed its number may belong to a client's connection: nothing is written there."""
+    script = 'exec 2>&-; exec "$@"'
+    port = free_port()
+    command = ["sh", "-c", script, "sh", *serve_command("--port", str(port), "--log-level", "DEBUG")]
+    with running(command, tmp_path, {}):
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: not is_refused(url), "it listens")
+        for _ in range(3):
+            with RawConnection(url) as client:
+                client.send(request("GET", "/nowhere"))
+                assert client.answer().status == 404
+                client.socket.shutdown(socket.SHUT_WR)
+                assert client.is_closed()

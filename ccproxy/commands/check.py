@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 
+from .. import log
 from .options import add_configuration, load
 
 
@@ -19,4 +21,6 @@ def run(options: argparse.Namespace) -> int:
     print(f"models    {loaded.models_file or 'no models.yaml'}: {len(loaded.config.models)}")
     for warning in loaded.warnings:
         print(f"warning   {warning}")
+    found = f"check: {len(loaded.config.models)} models, {len(loaded.warnings)} warnings"
+    log.note(found, loaded.config, os.environ)
     return 0

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     config = loaded.config
     _check_address(config)
     app = App(config, Ledger(state_folder(config, os.environ)))
-    log.configure(config.log_level, lambda: app.config.secrets)
+    log.configure(config, lambda: app.config.secrets, os.environ)
     try:
         server = Server(app, config.host, config.port)
     except OSError as error:

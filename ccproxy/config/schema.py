@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from ..errors import ConfigError
@@ -210,8 +211,8 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("PROVIDER_TOTAL_TIMEOUT", seconds, 3600.0, "seconds one exchange may take in all"),
     Setting("DRAIN_TIMEOUT", seconds, 30.0, "seconds that running requests get after SIGTERM"),
     Setting("LOG_LEVEL", one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least level that is logged"),
-    Setting("LOG_FILE_PATH", text, "", "log folder, or path of server.log", True),
-    Setting("LOG_BODIES", truth, False, "log bodies, redacted", True),
+    Setting("LOG_FILE_PATH", text, "", "folder of the logs, or path of server.log"),
+    Setting("LOG_BODIES", truth, False, "log requests and answers, keys masked"),
     Setting("STATE_DIR", text, "", "folder of the usage records"),
     Setting("SESSION_BUDGET_USD", money, None, "budget of one session", True),
     Setting("DAILY_BUDGET_USD", money, None, "budget of one day", True),
@@ -257,6 +258,8 @@ class Config:
     provider_total_timeout: float = 3600.0
     drain_timeout: float = 30.0
     log_level: str = "INFO"
+    log_file_path: str = ""
+    log_bodies: bool = False
     state_dir: str = ""
     models: Mapping[str, Model] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -298,7 +301,7 @@ class Config:
         """Return a model's context window in tokens."""
         return model.max_input_tokens or self.default_max_input_tokens
 
-    @property
+    @cached_property
     def secrets(self) -> FrozenSet[str]:
         """Everything that must never be shown: the token and all keys in use."""
         names = {model.api_key_name for model in self.models.values()} | {

@@ -10,6 +10,7 @@ from ..errors import InvalidRequest, NotFound
 from ..routing import Decision
 from ..tokens import Estimates
 from ..web import Request, Response
+from . import topics
 from .context import Context, parse_body
 from .exchange import translate_for
 from .messages import answer
@@ -23,6 +24,7 @@ def handle(context: Context, request: Request) -> Response:
     if model is None:
         raise NotFound(f"model: {name}")
     if request.query.get("dry_run", "0") not in ("", "0", "false"):
+        topics.simple.info("%s %s test_conversion dry_run", context.request_id, model.model_id)
         return _dry_run(context, messages, model)
     decision = Decision((model,), "test_conversion", f"asked for {name}, the router is bypassed")
     named = replace(messages, raw={**messages.raw, "model": messages.model})

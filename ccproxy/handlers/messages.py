@@ -22,6 +22,7 @@ from .context import Context, parse_body
 from .exchange import Exchange
 from .passthrough import Relay
 from .record import Record, session_of
+from .topics import Asked
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def answer(
     context: Context, request: Request, messages: MessagesRequest, decision: Decision, estimates: Estimates
 ) -> Response:
     """Answer with the first model of a route that can."""
-    record = Record(context, decision, context.now(), messages.model, session_of(request, messages))
+    session = session_of(request, messages)
+    record = Record(context, decision, context.now(), messages.model, session, Asked.of(messages))
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
     walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)
@@ -156,12 +158,17 @@ def _whole(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Respo
         raise
     finally:
         exchange.close()
-        record.reported_cost = exchange.reported_cost()
+        _take_totals(exchange, record)
         record.context.running.begin_answer()
         record.end()
     if record.cost is not None:
         headers["x-ccproxy-cost"] = plain(record.cost)
     return Response.json(fold(events), headers=headers)
+
+
+def _take_totals(exchange: Exchange, record: Record) -> None:
+    record.reported_cost = exchange.reported_cost()
+    record.got.mended_calls = exchange.translator.mended_calls
 
 
 def _stream(exchange: Exchange, record: Record, headers: Dict[str, str], *, is_open: bool) -> Response:
@@ -181,7 +188,7 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
             if is_open:
                 events = [event for event in events if not isinstance(event, MessageStart)]
             yield encode(events)
-        record.reported_cost = exchange.reported_cost()
+        _take_totals(exchange, record)
         record.end()  # before the last chunk goes out: who has the whole answer finds it in the statistics
         return
     except ApiError as error:

@@ -99,14 +99,18 @@ class _UsageOfStream:
     def feed(self, data: bytes) -> None:
         for event in self._reader.feed(data):
             self.is_complete = self.is_complete or event.event in ("message_stop", "error")
-            if event.event == "content_block_start":
-                self._record.saw_content()
-            elif event.event in ("message_start", "message_delta", "error"):
+            self._record.got.events += 1
+            if event.event in ("message_start", "content_block_start", "message_delta", "error"):
                 self._see(event.event, event.data)
 
     def _see(self, name: str, data: str) -> None:
+        if name == "content_block_start":
+            self._record.saw_content()
         try:
             body = json.loads(data)
+            if name == "content_block_start":
+                self._record.got.see(body["content_block"])
+                return
             usage = body["message"].get("usage") if name == "message_start" else body.get("usage")
             self._counts.update(usage or {})
             self._record.usage = read_usage(self._counts)

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, List, Optional
 
@@ -18,6 +18,7 @@ from ..message import BlockStart, Event, MessageDelta, Usage
 from ..pricing import claude_cost, cost_of, plain, prices_of
 from ..routing import Decision
 from ..web import Request
+from . import topics
 from .context import Context
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,10 @@ class Record:
     started: float
     requested: str = ""
     session: str = ""
+    asked: topics.Asked = topics.NOTHING
     model: Optional[Model] = None
     attempts: int = 0
+    got: topics.Got = field(default_factory=topics.Got)
     usage: Optional[Usage] = None
     reported_cost: Optional[Decimal] = None
     """What the provider said it costs."""
@@ -49,9 +52,11 @@ class Record:
 
     def see(self, events: List[Event]) -> None:
         """Take down what the events tell."""
+        self.got.events += len(events)
         for event in events:
             if isinstance(event, BlockStart):
                 self.saw_content()
+                self.got.see(event.block)
             elif isinstance(event, MessageDelta):
                 self.usage = event.usage
                 self.ended(event.stop_reason)
@@ -82,6 +87,11 @@ class Record:
             return self.reported_cost
         return cost_of(self.usage, prices_of(self.model, self.context.config))
 
+    @property
+    def model_id(self) -> str:
+        """The model that answered or failed last, for the log."""
+        return _name(self.model.model_id) if self.model else "-"
+
     def end(self) -> None:
         """Write it all down; the request is watched no more."""
         self.context.running.stop()
@@ -89,20 +99,22 @@ class Record:
             return
         self.is_written = True
         row = self._row()
+        first = "-" if row.first_content is None else f"{row.first_content:.3f}s"
         log.info(
             "%s %s (%s) -> %s in=%d cached=%d out=%d cost=%s first=%s total=%.3fs %s",
             row.request_id,
             row.rule,
             self.decision.reason,
-            row.model or "-",
+            self.model_id,
             row.input_tokens,
             row.cache_read_tokens,
             row.output_tokens,
             "-" if row.cost is None else f"${plain(row.cost)}",
-            "-" if row.first_content is None else f"{row.first_content:.3f}s",
+            first,
             row.duration,
             self.detail,
         )
+        topics.write(self, first, row.duration)
         self.context.metrics.add(row)
         if self.context.ledger is not None:
             self.context.ledger.add(row)
@@ -115,7 +127,7 @@ class Record:
             session=self.session,
             request_id=self.context.request_id,
             requested_model=_name(self.requested),
-            model=_name(self.model.model_id) if self.model else "",
+            model=self.model_id if self.model else "",
             provider=self.model.provider if self.model else "",
             rule=self.decision.rule,
             input_tokens=usage.input_tokens,

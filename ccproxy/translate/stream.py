@@ -98,6 +98,11 @@ class StreamTranslator:
         """Whether a block was opened: from then on no other model may answer."""
         return self._blocks > 0
 
+    @property
+    def mended_calls(self) -> int:
+        """How many calls came with arguments that are no JSON object."""
+        return self._calls.mended
+
     def feed(self, chunk: Chunk) -> List[Event]:
         """Translate one chunk.
 
@@ -151,7 +156,7 @@ class StreamTranslator:
         self._close()
         self._send_deferred()
         self._flush_text()
-        if self._reasoning.is_pending and (self._tool_blocks or not self._blocks):
+        if self._reasoning.is_pending and (self._calls.closed or not self._blocks):
             self._carry_reasoning()
         self._close()
         if not self._blocks:  # clients take a message without any block for a failure
@@ -387,16 +392,12 @@ class StreamTranslator:
     def _is_cut_by_length(self) -> bool:
         return stop_reason(self._finish_reason, False) in CUT_BY_LENGTH
 
-    @property
-    def _tool_blocks(self) -> int:
-        return sum(1 for call in self._calls.all if call.is_closed)
-
     def _ending(self) -> Ending:
         return Ending(
             finish_reason=self._finish_reason,
             stop_sequence=self._stop_sequence,
             refusal=self._refusal,
-            has_tool_use=self._tool_blocks > 0,
+            has_tool_use=self._calls.closed > 0,
             usage=self.provider_usage,
             output_characters=self._output_characters,
         )

@@ -58,6 +58,16 @@ class ToolCalls:
     def __init__(self) -> None:
         self.all: List[Call] = []
 
+    @property
+    def closed(self) -> int:
+        """How many calls the client has whole."""
+        return sum(call.is_closed for call in self.all)
+
+    @property
+    def mended(self) -> int:
+        """How many of them came with arguments that are no JSON object."""
+        return sum(call.is_closed and not call.is_complete for call in self.all)
+
     def add(self, delta: ToolCallDelta) -> Call:
         """Return the call a fragment belongs to, with the fragment added."""
         call = self._find(delta)
