@@ -23,6 +23,7 @@ from .metrics import Metrics
 from .provider.client import ProviderClient
 from .provider.cooldown import Cooldown
 from .provider.repair import Repairs
+from .spending import Spending
 from .stub import StubProvider
 from .tokens import Counter
 from .watch import Watch
@@ -68,6 +69,7 @@ class App:
         self._repairs = Repairs()
         self._cooldown = Cooldown()
         self._last_routes = LastRoutes()
+        self._spending = Spending(ledger.path if ledger else None)
         self._watch = Watch()
         self._demo_lock = threading.Lock()
         self._demo: Optional[StubProvider] = None
@@ -128,6 +130,7 @@ class App:
             running=Running(self._watch, request.line),
             metrics=self._metrics,
             last_routes=self._last_routes,
+            spending=self._spending,
             ledger=self._ledger,
         )
 

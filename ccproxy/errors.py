@@ -6,6 +6,7 @@ CcproxyError
 └── ApiError                    answered to the client
     ├── InvalidRequest          400
     ├── AuthenticationFailed    401
+    ├── BudgetSpent             402
     ├── PermissionDenied        403
     ├── NotFound                404
     ├── MethodNotAllowed        405
@@ -103,6 +104,15 @@ class AuthenticationFailed(ApiError):
 
     def __init__(self, message: str) -> None:
         # Claude Code would repeat a 401 for three minutes; nothing changes meanwhile.
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class BudgetSpent(ApiError):
+    """The owner's budget allows no further request."""
+
+    status = 402
+
+    def __init__(self, message: str) -> None:
         super().__init__(message, headers={"x-should-retry": "false"})
 
 

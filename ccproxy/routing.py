@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Tuple
 
 from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
+from .budget import Budget
 from .config.schema import EFFORTS, Config, Model, demo_model, references
 from .errors import NotFound
 from .translate.effort import thinking_intent
 
 MODEL_HEADER = "x-ccproxy-model"
-LONG_CONTEXT = "long_context"
+BUDGET, LONG_CONTEXT = "budget", "long_context"
 STAYS_ABOVE = 0.9
 """The share of the limit down to which a conversation that was above it stays: its cache is where it was."""
 
@@ -72,6 +73,7 @@ def decide(
     *,
     last: Optional[Decision] = None,
     named: str = "",
+    budget: Optional[Budget] = None,
 ) -> Decision:
     """Return the route of a request; the first rule that fires wins.
 
@@ -81,14 +83,17 @@ def decide(
         most: a number that no count exceeds.
         last: the conversation's last route, when it is recent enough for a provider's cache to hold the prompt.
         named: the models that the client named in the header ``x-ccproxy-model``, past all rules.
+        budget: the budget of which the least is left.
 
     Raises:
         NotFound: one of ``named`` is not known.
     """
     if named:
         return _named(named, config)
-    base = _without_length(request, config)
-    return _image_rule(request, config, _length_rule(config, base, count_tokens, most, last) or base)
+    cheap = _budget_rule(config, budget, count_tokens, most)
+    base = cheap or _without_length(request, config)
+    long = None if cheap else _length_rule(config, base, count_tokens, most, last)
+    return _image_rule(request, config, long or base)
 
 
 def _named(named: str, config: Config) -> Decision:
@@ -97,6 +102,17 @@ def _named(named: str, config: Config) -> Decision:
     if unknown is not None or not wanted:
         raise NotFound(f"{MODEL_HEADER}: no such model: {unknown or named}")
     return _route(config, wanted, "header", f"{MODEL_HEADER} asks for {named}")
+
+
+def _budget_rule(
+    config: Config, budget: Optional[Budget], count_tokens: Callable[[Model], int], most: float
+) -> Optional[Decision]:
+    """Land softly: what fits into the cheaper model goes there."""
+    if budget is None or not budget.is_nearly_spent or not config.router_background:
+        return None
+    decision = _route(config, config.router_background, BUDGET, f"{budget.words}: ROUTER_BACKGROUND answers")
+    window = config.window(decision.models[0])
+    return decision if most <= window or count_tokens(decision.models[0]) <= window else None
 
 
 def _length_rule(

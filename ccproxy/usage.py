@@ -8,8 +8,9 @@ from contextlib import closing
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
 
+from .budget import SESSION, TODAY, Spent, budgets
 from .errors import CcproxyError
 from .ledgerfile import MIGRATIONS, UNKNOWN_COST
 from .pricing import plain
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Json = Dict[str, Any]
 
 _DAY = 86400.0
-SESSION, PERIODS = "session", ("session", "today", "7d", "30d", "all")
+PERIODS = (SESSION, TODAY, "7d", "30d", "all")
 MAX_GROUPS = 50
 
 # Column of the answer: how it is made of the rows of a group.
@@ -104,8 +105,11 @@ AGGREGATES: Dict[str, Tuple[int, Any]] = {
 }
 
 
-def report(path: Path, period: str, now: float) -> Json:
+def report(path: Path, period: str, now: float, limits: Optional[Mapping[str, Decimal]] = None) -> Json:
     """Return the statistics of a period, one of ``PERIODS``; an absent file holds no requests.
+
+    Args:
+        limits: the budgets by period; they are for today and for the newest session, whatever ``period`` is.
 
     Raises:
         LedgerUnreadable: with SQLite's words.
@@ -113,14 +117,19 @@ def report(path: Path, period: str, now: float) -> Json:
     import sqlite3
 
     try:
-        with closing(_open(path)) as database:
+        with closing(open_ledger(path)) as database:
             since = _since(period, now)
-            session = _newest_session(database) if period == SESSION else None
+            newest = _newest_session(database)
+            session = newest if period == SESSION else None
             condition, values = ("session = ?", [session]) if period == SESSION else ("time >= ?", [since or 0])
+            so_far = {TODAY: spent(database, "time >= ?", midnight(now))}
+            if newest:
+                so_far[SESSION] = spent(database, "session = ?", newest)
             answer: Json = {
                 "period": period,
                 "since": None if since is None else datetime.fromtimestamp(since, timezone.utc).isoformat(),
                 "session": session,
+                "budgets": [budget.to_dict() for budget in budgets(limits or {}, so_far)],
                 "totals": _rows(database, f"WHERE {condition}", values)[0],
             }
             for key, (column, order) in GROUPS.items():
@@ -131,11 +140,11 @@ def report(path: Path, period: str, now: float) -> Json:
         raise LedgerUnreadable(f"{path}: cannot be read: {error}") from None
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def open_ledger(path: Optional[Path]) -> sqlite3.Connection:
     """Open the file for reading; without one, an empty database takes its place."""
     import sqlite3
 
-    if path.exists():
+    if path is not None and path.exists():
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
     else:
         database = sqlite3.connect(":memory:", isolation_level=None)
@@ -147,12 +156,22 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
+def midnight(now: float) -> float:
+    """Return when today began, local time."""
+    year, month, day = time.localtime(now)[:3]
+    return time.mktime((year, month, day, 0, 0, 0, 0, 0, -1))
+
+
 def _since(period: str, now: float) -> Optional[float]:
-    """Return where a period begins; today at midnight, local time."""
-    if period == "today":
-        year, month, day = time.localtime(now)[:3]
-        return time.mktime((year, month, day, 0, 0, 0, 0, 0, -1))
-    return {"7d": now - 7 * _DAY, "30d": now - 30 * _DAY}.get(period)
+    """Return where a period begins."""
+    return {"today": midnight(now), "7d": now - 7 * _DAY, "30d": now - 30 * _DAY}.get(period)
+
+
+def spent(database: sqlite3.Connection, condition: str, *values: Any) -> Spent:
+    """Return what the requests cost that meet a condition."""
+    columns = f"money(cost), COALESCE(SUM({UNKNOWN_COST}), 0)"
+    amount, unknown = database.execute(f"SELECT {columns} FROM requests WHERE {condition}", values).fetchone()  # noqa: S608
+    return Spent(Decimal(amount or 0), unknown)
 
 
 def _newest_session(database: sqlite3.Connection) -> str:

@@ -28,6 +28,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "token_families",
         "image_size",
         "pricing",
+        "budget",
         "prices",
         "config.schema",
         "config.envfile",
@@ -51,6 +52,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "ledgerfile",
         "metrics",  # remembers under a lock
         "usage",
+        "spending",
         "log",
         "logfile",
         "stub",

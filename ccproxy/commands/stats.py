@@ -9,9 +9,10 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
+from ..budget import SESSION, limits
 from ..config.load import state_folder
 from ..ledger import FILE_NAME
-from ..usage import PERIODS, SESSION, report
+from ..usage import PERIODS, report
 from .options import add_configuration, load
 
 Json = Dict[str, Any]
@@ -59,9 +60,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the statistics, once or again and again."""
-    path = state_folder(load(options).config, os.environ) / FILE_NAME
+    config = load(options).config
+    path = state_folder(config, os.environ) / FILE_NAME
     while True:
-        found = report(path, options.period, time.time())
+        found = report(path, options.period, time.time(), limits(config))
         is_terminal = sys.stdout.isatty()
         shown = json.dumps(found, indent=2) if options.json else render(found, has_color=_has_color(is_terminal))
         print(f"{_CLEAR if options.watch and is_terminal else ''}{shown}", flush=True)
@@ -91,7 +93,14 @@ def render(found: Json, *, has_color: bool = False) -> str:
         parts.append(line if len(parts) > 1 else colored(DIM, line))
     if found["totals"]["unknown_cost_requests"]:
         parts.append(f"{found['totals']['unknown_cost_requests']} requests have an unknown cost, which is in no sum.")
+    parts += map(_budget, found["budgets"])
     return "\n".join(parts)
+
+
+def _budget(budget: Json) -> str:
+    unsure = f", besides {budget['unknown_cost_requests']} of unknown cost" if budget["unknown_cost_requests"] else ""
+    spent, limit = _money(budget["spent_usd"]), _money(budget["limit_usd"])
+    return f"{budget['setting']}: {spent} of {limit} are spent ({budget['share']:.0%}){unsure}."
 
 
 def _cells(name: str, row: Json) -> List[str]:

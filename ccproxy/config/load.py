@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from ..budget import SETTING_OF, limits
 from ..errors import ConfigError
+from ..pricing import prices_of
 from .envfile import parse_env
 from .modelsfile import parse_models
 from .providers import PROVIDERS
@@ -106,4 +108,19 @@ def _warnings(config: Config, settings: Mapping[str, Tuple[Any, str]]) -> List[s
         model_found = config.find(name)
         if name.partition("/")[0] in PROVIDERS and model_found and not config.is_ready(model_found):
             warnings.append(f"{name}: no key: {model_found.api_key_name} is not set")
-    return list(dict.fromkeys(warnings))
+    return list(dict.fromkeys([*warnings, *_unpriced(config)]))
+
+
+def _unpriced(config: Config) -> List[str]:
+    """Warn of models that a budget cannot see."""
+    set_here = ", ".join(SETTING_OF[period] for period in limits(config))
+    if not set_here:
+        return []
+    routers = (getattr(config, setting.field_name) for setting in SETTINGS if setting.name.startswith("ROUTER_"))
+    named = [config.find(name) for names in routers if isinstance(names, tuple) for name in names]
+    return [
+        f"{model.model_id}: its price is not known, so {set_here} cannot count it; 0 says that it is free"
+        for model in [*config.models.values(), *filter(None, named)]
+        if None in (prices_of(model, config).input, prices_of(model, config).output)
+        and model.dialect.name != "openrouter"  # tells the cost of each answer
+    ]

@@ -119,6 +119,14 @@ def money(value: Any) -> Decimal:
     return number
 
 
+def budget(value: Any) -> Decimal:
+    """Read an amount of USD that may be spent."""
+    amount = money(value)
+    if not amount:
+        raise ValueError("an amount of USD above 0")
+    return amount
+
+
 def real_number(value: Any) -> float:
     """Read a finite number."""
     return float(money(value))
@@ -214,8 +222,8 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("LOG_FILE_PATH", text, "", "folder of the logs, or path of server.log"),
     Setting("LOG_BODIES", truth, False, "log requests and answers, keys masked"),
     Setting("STATE_DIR", text, "", "folder of the usage records"),
-    Setting("SESSION_BUDGET_USD", money, None, "budget of one session", True),
-    Setting("DAILY_BUDGET_USD", money, None, "budget of one day", True),
+    Setting("SESSION_BUDGET_USD", budget, None, "what one session may cost"),
+    Setting("DAILY_BUDGET_USD", budget, None, "what one day may cost"),
     Setting("WORKERS", positive_number, 1, "processes", True),
 )
 SETTING_BY_NAME: Dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -261,6 +269,8 @@ class Config:
     log_file_path: str = ""
     log_bodies: bool = False
     state_dir: str = ""
+    session_budget_usd: Optional[Decimal] = None
+    daily_budget_usd: Optional[Decimal] = None
     models: Mapping[str, Model] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 

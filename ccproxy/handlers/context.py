@@ -14,6 +14,7 @@ from ..metrics import Metrics
 from ..provider.client import ProviderClient
 from ..provider.cooldown import Cooldown
 from ..provider.repair import Repairs
+from ..spending import Spending
 from ..tokens import Counter
 from ..web import Request
 from .running import Running
@@ -38,6 +39,7 @@ class Context:
     cooldown: Cooldown
     metrics: Metrics
     last_routes: LastRoutes
+    spending: Spending
     ledger: Optional[Ledger] = None
     """Where requests are recorded; None: nowhere."""
 

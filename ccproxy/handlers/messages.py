@@ -6,15 +6,16 @@ import logging
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
+from ..budget import UNTIL, Budget, budgets, limits, tightest
 from ..config.schema import Model
-from ..errors import ApiError, ClientGone, InvalidRequest, ProviderError, StreamCut
+from ..errors import ApiError, BudgetSpent, ClientGone, InvalidRequest, ProviderError, StreamCut
 from ..http1 import field_value
 from ..last_routes import conversation_of
 from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
 from ..pricing import plain
 from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
-from ..routing import MODEL_HEADER, Decision, decide
+from ..routing import BUDGET, MODEL_HEADER, Decision, decide
 from ..sse import encode
 from ..tokens import Estimates, ceiling
 from ..web import EVENT_STREAM, Early, Request, Response
@@ -50,7 +51,8 @@ def route(
     Args:
         is_remembered: whether the conversation's next request shall know of it.
     """
-    conversation, now = conversation_of(session_of(request, messages), messages), context.now()
+    session, now = session_of(request, messages), context.now()
+    conversation = conversation_of(session, messages)
     decision = decide(
         messages,
         context.config,
@@ -58,10 +60,17 @@ def route(
         ceiling(messages, len(request.body)),
         last=context.last_routes.get(conversation, now),
         named=request.headers.get(MODEL_HEADER, ""),
+        budget=budget_of(context, session),
     )
     if is_remembered:
         context.last_routes.put(conversation, decision, now)
     return decision
+
+
+def budget_of(context: Context, session: str) -> Optional[Budget]:
+    """Return the budget of which the least is left, of those that are set."""
+    amounts = limits(context.config)
+    return tightest(budgets(amounts, context.spending.of(session))) if amounts else None
 
 
 def _warm_up(context: Context, messages: MessagesRequest, input_tokens: int) -> Response:
@@ -83,7 +92,12 @@ def answer(
 ) -> Response:
     """Answer with the first model of a route that can."""
     session = session_of(request, messages)
-    record = Record(context, decision, context.now(), messages.model, session, Asked.of(messages))
+    asked = Asked.of(messages)
+    budget = budget_of(context, session)
+    if budget is not None and budget.is_spent:
+        refused = Record(context, Decision((), BUDGET, budget.words), context.now(), messages.model, session, asked)
+        return _failed(BudgetSpent(f"{budget.words}; {UNTIL[budget.period]}"), refused, messages)
+    record = Record(context, decision, context.now(), messages.model, session, asked)
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
     walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)

@@ -116,6 +116,7 @@ class Record:
         )
         topics.write(self, first, row.duration)
         self.context.metrics.add(row)
+        self.context.spending.add(row)
         if self.context.ledger is not None:
             self.context.ledger.add(row)
 

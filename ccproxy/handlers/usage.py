@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from ..budget import SESSION, limits
 from ..errors import ApiError, InvalidRequest, NotFound
-from ..usage import PERIODS, SESSION, LedgerUnreadable, report
+from ..usage import PERIODS, LedgerUnreadable, report
 from ..web import Request, Response
 from .context import Context
 
@@ -13,7 +14,7 @@ _FLUSH_WAIT = 2.0
 
 
 def handle(context: Context, request: Request) -> Response:
-    """Answer with the totals of ``?period=``, by model, by rule and by session; all that ended before is in them."""
+    """Answer with the budgets, and the totals of ``?period=``, by model, by rule and by session, of all that ended."""
     period = request.query.get("period") or SESSION
     if period not in PERIODS:
         raise InvalidRequest(f"period: Input should be {', '.join(PERIODS)}")
@@ -21,6 +22,7 @@ def handle(context: Context, request: Request) -> Response:
         raise NotFound("no usage is recorded here")
     context.ledger.flush(_FLUSH_WAIT)
     try:
-        return Response.json(report(context.ledger.path, period, time.time()), headers={"cache-control": "no-store"})
+        found = report(context.ledger.path, period, time.time(), limits(context.config))
+        return Response.json(found, headers={"cache-control": "no-store"})
     except LedgerUnreadable as error:
         raise ApiError(str(error)) from None
