@@ -35,6 +35,10 @@ MIGRATIONS: Tuple[Tuple[str, ...], ...] = (
         "CREATE INDEX requests_by_time ON requests (time)",
         "CREATE INDEX requests_by_session ON requests (session, time)",
     ),
+    (
+        "ALTER TABLE requests ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE requests ADD COLUMN unanswered TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 
@@ -67,6 +71,10 @@ class Row:
     """Seconds to the first content."""
     duration: float
     attempts: int
+    reason: str = ""
+    """Why the rule fired."""
+    unanswered: str = ""
+    """The models of the route that gave no answer before this one, separated by commas."""
 
     @property
     def has_unknown_cost(self) -> bool:

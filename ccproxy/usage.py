@@ -1,10 +1,11 @@
-"""What the ledger says about a period: totals, by model, by rule, by session. Money is summed as decimals."""
+"""What the ledger says about a period: totals, by model, rule, session and day. Money is summed as decimals."""
 
 from __future__ import annotations
 
 import math
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,7 @@ Json = Dict[str, Any]
 _DAY = 86400.0
 PERIODS = (SESSION, TODAY, "7d", "30d", "all")
 MAX_GROUPS = 50
+MAX_DAYS = 400
 
 # Column of the answer: how it is made of the rows of a group.
 MEASURES: Dict[str, str] = {
@@ -41,11 +43,30 @@ MEASURES: Dict[str, str] = {
     "first_content_p50": "p50(first_content)",
     "first_content_p95": "p95(first_content)",
 }
-# Key of the answer: the column whose values make the groups, and which groups come first.
-GROUPS: Dict[str, Tuple[str, str]] = {
-    "by_model": ("model", "COUNT(*) DESC, model"),
-    "by_rule": ("rule", "COUNT(*) DESC, rule"),
-    "by_session": ("session", "MAX(time) DESC"),
+# Of a day and its models no times: they would be sorted once more for each.
+_SUMS = {name: sql for name, sql in MEASURES.items() if not name.startswith("first_content")}
+# A day is one of the server's, as is `today`.
+_COLUMNS = {"day": "date(time, 'unixepoch', 'localtime')"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """How rows are put together: one entry for each combination of values in ``columns``."""
+
+    columns: Tuple[str, ...]
+    order: str
+    """Which entries come first, where there are more than ``most``."""
+    measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
+    most: int = MAX_GROUPS
+
+
+# Key of the answer: what its list holds.
+GROUPS: Dict[str, Group] = {
+    "by_model": Group(("model",), "COUNT(*) DESC, model"),
+    "by_rule": Group(("rule",), "COUNT(*) DESC, rule"),
+    "by_session": Group(("session",), "MAX(time) DESC"),
+    "by_day": Group(("day",), "day DESC", _SUMS, MAX_DAYS),
+    "by_day_and_model": Group(("day", "model"), "day DESC, COUNT(*) DESC, model", _SUMS, MAX_DAYS * 10),
 }
 
 
@@ -128,13 +149,15 @@ def report(path: Path, period: str, now: float, limits: Optional[Mapping[str, De
             answer: Json = {
                 "period": period,
                 "since": None if since is None else datetime.fromtimestamp(since, timezone.utc).isoformat(),
+                "time_zone": time.strftime("%Z", time.localtime(now)),
                 "session": session,
                 "budgets": [budget.to_dict() for budget in budgets(limits or {}, so_far)],
-                "totals": _rows(database, f"WHERE {condition}", values)[0],
+                "totals": _rows(database, MEASURES, f"WHERE {condition}", values)[0],
             }
-            for key, (column, order) in GROUPS.items():
-                clause = f"WHERE {condition} GROUP BY {column} ORDER BY {order} LIMIT {MAX_GROUPS}"
-                answer[key] = _rows(database, clause, values, column)
+            for key, group in GROUPS.items():
+                columns = {name: f"{_COLUMNS.get(name, name)} AS {name}" for name in group.columns}
+                clause = f"WHERE {condition} GROUP BY {', '.join(columns)} ORDER BY {group.order} LIMIT {group.most}"
+                answer[key] = _rows(database, {**columns, **group.measures}, clause, values)
             return answer
     except (sqlite3.Error, OSError) as error:
         raise LedgerUnreadable(f"{path}: cannot be read: {error}") from None
@@ -179,9 +202,8 @@ def _newest_session(database: sqlite3.Connection) -> str:
     return str(row[0]) if row else ""
 
 
-def _rows(database: sqlite3.Connection, clause: str, values: List[Any], column: str = "") -> List[Json]:
-    """Return the measures of each group; a sum of money that is missing only because there is nothing is 0."""
-    columns = {**({column: column} if column else {}), **MEASURES}
+def _rows(database: sqlite3.Connection, columns: Mapping[str, str], clause: str, values: List[Any]) -> List[Json]:
+    """Return the columns of each group; a sum of money that is missing only because there is nothing is 0."""
     found = database.execute(f"SELECT {', '.join(columns.values())} FROM requests {clause}", values)  # noqa: S608
     rows = [dict(zip(columns, row)) for row in found]
     for row in rows:

@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
@@ -25,7 +26,7 @@ from ccproxy.config.schema import Config
 from ccproxy.handlers.record import session_of
 from ccproxy.ledger import Ledger
 from ccproxy.stub import Cut, Delay, Failure, Finish, Json, Step, StubProvider, Text, content_text
-from ccproxy.usage import GROUPS, MEASURES, PERIODS, report
+from ccproxy.usage import MEASURES, PERIODS, report
 from ccproxy.web import Request
 from fixed_provider import EVENTS, JSON, SSE, WHOLE, FixedProvider
 from grammar import parse_sse
@@ -126,7 +127,7 @@ def test_the_sum_of_what_clients_were_told(tmp_path: Path) -> None:
     assert totals["unknown_cost_requests"] == 40
     assert totals["attempts"] == 200
     assert totals["first_content_p50"] <= totals["first_content_p95"]
-    for group in GROUPS:
+    for group in ("by_model", "by_rule", "by_session"):
         (only,) = found[group]
         assert {name: only[name] for name in MEASURES} == totals
 
@@ -192,6 +193,20 @@ def test_an_answer_that_is_passed_through(tmp_path: Path, outcome: str) -> None:
         assert Decimal(totals["cost_usd"]) == 123 * INPUT + 50 * OUTPUT
     else:
         assert (totals["cost_usd"], totals["unknown_cost_requests"]) == (None, 1)
+
+
+def test_why_and_after_whom_a_model_answered(tmp_path: Path) -> None:
+    """The reason of the route, and the models of it that gave no answer; who fails last is none of them."""
+    ledger = Ledger(tmp_path)
+    with StubProvider(lambda body: [Failure(500)] if body["model"] == "bad" else [Text("hi")]) as stub:
+        models = [{"model_id": name, "api_base": stub.url} for name in ("bad", "good")]
+        with running_proxy({"ROUTER_DEFAULT": "bad,good"}, models, ledger) as proxy:
+            assert ask(proxy.url, "/v1/messages", user()).status == 200
+            assert ask(proxy.url, "/v1/messages", user(model="bad")).status == 500
+            ledger.flush(PATIENCE)
+    assert written(ledger.path, "model") == ["good", "bad"]
+    assert written(ledger.path, "reason") == ["no other rule fired", "the client asked for bad"]
+    assert written(ledger.path, "unanswered") == ["bad", ""]
 
 
 def test_an_unknown_price_is_null(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -321,6 +336,33 @@ def test_groups(tmp_path: Path) -> None:
     assert {group["rule"]: group["requests"] for group in found["by_rule"]} == {"default": 4, "think": 1}
     assert {group["session"]: group["requests"] for group in found["by_session"]} == {"s": 4, "": 1}
     assert found["totals"]["cost_usd"] == "0.3"
+
+
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine in New York."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("new_york")
+def test_days_are_those_of_this_machine(tmp_path: Path) -> None:
+    """They end at midnight here, also the one with 25 hours; the newest comes first, each also by model."""
+    start = datetime(2023, 11, 5, tzinfo=timezone(timedelta(hours=-4))).timestamp()  # the clock goes back that night
+    end = start + 25 * 3600
+    times = {"a": [start - 1, start, end - 1, end], "b": [end - 1]}
+    path = file_with(
+        tmp_path, *({"model": name, "time": at, "cost": Decimal("0.1")} for name in times for at in times[name])
+    )
+    found = report(path, "all", end)
+    days = [(group["day"], group["requests"], group["cost_usd"]) for group in found["by_day"]]
+    assert days == [("2023-11-06", 1, "0.1"), ("2023-11-05", 3, "0.3"), ("2023-11-04", 1, "0.1")]
+    parts = [(group["day"], group["model"], group["output_tokens"]) for group in found["by_day_and_model"][1:3]]
+    assert parts == [("2023-11-05", "a", 10), ("2023-11-05", "b", 5)]
+    assert found["time_zone"] == "EST"
 
 
 def test_groups_are_bounded(tmp_path: Path) -> None:

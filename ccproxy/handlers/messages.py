@@ -101,6 +101,7 @@ def answer(
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
     walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)
+    record.unanswered = walk.unanswered
 
     def ask(model: Model) -> Tuple[Model, Union[Exchange, Relay]]:
         record.attempts += 1

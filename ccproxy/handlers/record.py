@@ -40,6 +40,8 @@ class Record:
     model: Optional[Model] = None
     attempts: int = 0
     got: topics.Got = field(default_factory=topics.Got)
+    unanswered: List[str] = field(default_factory=list)
+    """The models that gave no answer."""
     usage: Optional[Usage] = None
     reported_cost: Optional[Decimal] = None
     """What the provider said it costs."""
@@ -143,6 +145,10 @@ class Record:
             first_content=None if self.first_content is None else self.first_content - self.started,
             duration=self.context.now() - self.started,
             attempts=self.attempts,
+            reason=_name(self.decision.reason),
+            unanswered=",".join(
+                _name(name) for name in self.unanswered if not self.model or name != self.model.model_id
+            ),
         )
 
 

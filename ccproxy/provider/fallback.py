@@ -30,6 +30,8 @@ class Walk:
     last: Optional[Model] = None
     """The model that was asked last."""
     failures: List[str] = field(default_factory=list)
+    unanswered: List[str] = field(default_factory=list)
+    """The models that were passed over or failed."""
 
     def first_answer(self, models: Sequence[Model], ask: Callable[[Model], T]) -> T:
         """Return the answer of the first model that gives one.
@@ -45,11 +47,13 @@ class Walk:
             is_last = position == len(models) - 1
             if not is_last and self.cooldown.is_resting(_key(model), time.monotonic()):
                 self.failures.append(f"{model.model_id}: passed over, it failed too often just now")
+                self.unanswered.append(model.model_id)
                 continue
             try:
                 return self._ask_again(model, ask)
             except ProviderError as error:
                 self.cancel.check()
+                self.unanswered.append(model.model_id)
                 last = error
                 if error.is_refusal and not error.is_overflow:
                     break
