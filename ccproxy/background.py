@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
 from urllib.parse import urlsplit
 
-from .errors import ConfigError
+from .errors import CcproxyError, ConfigError
 
 LISTENING = re.compile(r"ccproxy listening on (http://[^\s\x1b]+)")
 POLL_INTERVAL = 0.05
@@ -121,10 +121,48 @@ def start(folder: Path, arguments: Sequence[str], timeout: float) -> int:
         timeout: seconds to wait for its first answer.
     """
     run = RunFolder(folder)
-    deadline = time.monotonic() + timeout
     descriptor = run.claim()
     if descriptor is None:
-        return _report_running(run, deadline)
+        return _report_running(run, time.monotonic() + timeout)
+    try:
+        url = _launch(run, descriptor, arguments, timeout)
+    except StartFailed as error:
+        print(f"{run.log_tail()}\nccproxy: {error}; its log is {run.log_file}", file=sys.stderr)
+        return 1
+    print(f"ccproxy is running on {url} (pid {run.pid()}, log {run.log_file})")
+    print(_connect_lines(url))
+    return 0
+
+
+def start_for(parent: int, folder: Path, arguments: Sequence[str], timeout: float) -> str:
+    """Start a server that ends with the process ``parent``, and return where it answers.
+
+    Raises:
+        StartFailed: with what its log says.
+    """
+    run = RunFolder(folder)
+    descriptor = run.claim()
+    if descriptor is None:
+        raise StartFailed(f"{run.pid_file} belongs to a running server")
+    try:
+        return _launch(run, descriptor, [*arguments, "--parent", str(parent)], timeout)
+    except StartFailed as error:
+        raise StartFailed(f"{error}:\n{run.log_tail()}") from None
+
+
+def running_at(folder: Path) -> Optional[str]:
+    """The address of the server that runs in the background, or None."""
+    run = RunFolder(folder)
+    return None if run.forget() else run.url()
+
+
+class StartFailed(CcproxyError):
+    """A server did not come to answer."""
+
+
+def _launch(run: RunFolder, descriptor: int, arguments: Sequence[str], timeout: float) -> str:
+    """Start a server in a folder that was claimed, and return where it answers."""
+    deadline = time.monotonic() + timeout
     try:
         server = run.spawn(arguments, descriptor)
     finally:
@@ -135,16 +173,11 @@ def start(folder: Path, arguments: Sequence[str], timeout: float) -> int:
         server.terminate()
         raise
     if url is not None:
-        print(f"ccproxy is running on {url} (pid {server.pid}, log {run.log_file})")
-        print(_connect_lines(url))
-        return 0
+        return url
     if server.poll() is None:
         os.killpg(server.pid, signal.SIGKILL)
-        problem = f"the server did not answer within {timeout:g} s"
-    else:
-        problem = f"the server ended with exit code {server.returncode}"
-    print(f"{run.log_tail()}\nccproxy: {problem}; its log is {run.log_file}", file=sys.stderr)
-    return 1
+        raise StartFailed(f"the server did not answer within {timeout:g} s")
+    raise StartFailed(f"the server ended with exit code {server.returncode}")
 
 
 def stop(folder: Path, timeout: float) -> int:

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from . import __version__
 from .errors import CcproxyError
@@ -29,6 +29,9 @@ COMMANDS = {
         Command("serve", "serve in the foreground (the default)"),
         Command("check", "validate the configuration"),
         Command("route", "say which model a request body would go to, and why, without sending it"),
+        Command("models", "list the models it can reach: keys, limits, prices"),
+        Command("code", "start Claude Code with any model; what is not its own goes to `claude`", passes_on=True),
+        Command("env", "print the lines that connect Claude Code, for a shell"),
         Command("stats", "show usage and cost"),
         Command("start", "serve in the background; takes the options of serve as well", passes_on=True),
         Command("stop", "stop the server in the background"),
@@ -62,15 +65,33 @@ def _run(arguments: List[str]) -> int:
         _overview().parse_args(arguments)
         return 0
     module = import_module(f".commands.{command.name}", __package__)
-    parser = argparse.ArgumentParser(
-        prog=f"ccproxy {command.name}", description=_sentence(command.help), allow_abbrev=False
-    )
-    module.add_options(parser)
-    options, more = parser.parse_known_args(arguments[1:])
+    parser = parser_of(command)
+    own, passed = _split(arguments[1:]) if command.passes_on else (arguments[1:], [])
+    options, more = parser.parse_known_args(own)
     if more and not command.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
-    options.more = more
+    options.more = more + passed
     return int(module.run(options))
+
+
+def _split(arguments: List[str]) -> Tuple[List[str], List[str]]:
+    """Return what stands before ``--`` and what stands after it."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:end], arguments[end + 1 :]
+
+
+def parser_of(command: Command) -> argparse.ArgumentParser:
+    """Return the parser of a command, with the examples of its module in its help."""
+    module = import_module(f".commands.{command.name}", __package__)
+    parser = argparse.ArgumentParser(
+        prog=f"ccproxy {command.name}",
+        description=_sentence(command.help),
+        epilog="\n  ".join(["examples:", *module.EXAMPLES]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_options(parser)
+    return parser
 
 
 def _overview() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -142,16 +143,23 @@ def run_client(command: Sequence[str], scenario: Scenario, folder: Path, *argume
     ``scenario`` is a function at the top level of a module: the child process imports it by its name. Whatever
     happens in the run, the proxy has no reason for a traceback.
     """
+    orders = {"client": [*command, *arguments], "scenario": [scenario.__module__, scenario.__name__]}
+    run = _run_in_child("run", orders, folder)
+    assert "Traceback" not in run.proxy_log, run.report()
+    return run
+
+
+def run_code(command: Sequence[str], folder: Path, *arguments: str) -> Run:
+    """Run ``ccproxy code`` with ``arguments`` in ``folder/project``; the client is the ``claude`` in its PATH."""
+    return _run_in_child("code", {"client": list(command), "arguments": list(arguments)}, folder)
+
+
+def _run_in_child(task: str, orders: Json, folder: Path) -> Run:
     for name in ("project", "home", "tmp", "proxy"):
         (folder / name).mkdir()
-    orders = {
-        "client": [*command, *arguments],
-        "scenario": [scenario.__module__, scenario.__name__],
-        "folder": str(folder),
-        "namespace": bool(namespace_command()),
-    }
+    orders = {**orders, "folder": str(folder), "namespace": bool(namespace_command())}
     child = subprocess.Popen(
-        [*namespace_command(), *_module_command("run")],
+        [*namespace_command(), *_module_command(task)],
         env=_module_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -164,9 +172,7 @@ def run_client(command: Sequence[str], scenario: Scenario, folder: Path, *argume
     finally:
         _kill_group(child)
     assert child.returncode == 0, f"the run itself failed with {child.returncode}:\n{stderr}"
-    run = Run(**json.loads(stdout))
-    assert "Traceback" not in run.proxy_log, run.report()
-    return run
+    return Run(**json.loads(stdout))
 
 
 def _kill_group(leader: subprocess.Popen[str]) -> None:
@@ -204,6 +210,25 @@ def play(client: List[str], scenario: List[str], folder: str, namespace: bool) -
         environment = {**client_environment(url, root), **({} if namespace else closed_proxy(client))}
         exit_code, stdout, stderr = _run_to_end(client, root / "project", environment)
     return Run(exit_code, stdout, stderr, [received.body for received in provider.requests], "".join(log))
+
+
+def play_code(client: List[str], arguments: List[str], folder: str, namespace: bool) -> Run:
+    """Run ``ccproxy code``, which starts a proxy and the client; without any configuration the demo answers."""
+    if namespace:
+        bring_loopback_up()
+    root = Path(folder)
+    program = root / "bin" / "claude"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    environment = {**client_environment("", root), **({} if namespace else closed_proxy(client))}
+    environment["PATH"] = os.pathsep.join([str(program.parent), environment["PATH"]])
+    environment["PYTHONPATH"] = str(Path(ccproxy.__path__[0]).parent)
+    del environment["ANTHROPIC_API_KEY"]  # with it the proxy would pass everything through to Anthropic
+    command = [sys.executable, "-m", "ccproxy", "code", *arguments]
+    exit_code, stdout, stderr = _run_to_end(command, root / "project", environment)
+    logs = (root / "home").glob(".local/state/ccproxy/sessions/*/ccproxy.log")
+    return Run(exit_code, stdout, stderr, [], "".join(log.read_text(encoding="utf-8") for log in logs))
 
 
 def client_environment(url: str, root: Path) -> Dict[str, str]:
@@ -322,11 +347,12 @@ def _first_address(addresses: queue.Queue[Optional[str]], log: List[str]) -> str
 
 
 def main(task: str) -> None:
-    """Do the child's part: ``probe`` the new namespace, or ``run`` the orders on standard input."""
+    """Do the child's part: ``probe`` the new namespace, or carry out the orders on standard input."""
     if task == "probe":
         bring_loopback_up()
     else:
-        json.dump(asdict(play(**json.load(sys.stdin))), sys.stdout)
+        tasks = {"run": play, "code": play_code}
+        json.dump(asdict(tasks[task](**json.load(sys.stdin))), sys.stdout)
 
 
 if __name__ == "__main__":

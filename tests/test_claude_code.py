@@ -16,7 +16,7 @@ from typing import Callable, List, Sequence
 import pytest
 
 from ccproxy.stub import Cut, Failure, Json, RawChunk, Reasoning, Script, Step, Text, ToolCall, content_text
-from claude_code import Run, install, namespace_command, newest_version, outline, run_client
+from claude_code import Run, install, namespace_command, newest_version, outline, run_client, run_code
 
 pytestmark = pytest.mark.claude_code
 
@@ -247,3 +247,16 @@ def test_it_recovers_by_itself(client: List[str], tmp_path: Path, scenario: Call
     run = run_client(client, scenario, tmp_path, *PRINT)
     assert_printed(run, ANSWER)
     assert len(agent_requests(run)) == 2, run.report()
+
+
+def test_the_command_that_starts_it(client: List[str], tmp_path: Path) -> None:
+    """``ccproxy code`` connects the client to a proxy of its own; the demo model drives it through an edit."""
+    notes = json.dumps(str(tmp_path / "project" / "notes.txt"))
+    prompt = f"""Play this:
+        demo: tool Write {{"file_path": {notes}, "content": "alpha"}}
+        demo: tool Edit {{"file_path": {notes}, "old_string": "alpha", "new_string": "gamma"}}
+        demo: text {ANSWER}"""
+    run = run_code(client, tmp_path, "-p", prompt, "--allowedTools", "Write,Edit")
+    assert_printed(run, ANSWER)
+    assert (tmp_path / "project" / "notes.txt").read_text(encoding="utf-8") == "gamma"
+    assert run.proxy_log.count("-> demo/echo") == 3, run.report()

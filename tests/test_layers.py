@@ -24,6 +24,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.dialects",
         "provider.retry",
         "routing",
+        "claude_code",
         "tokens",
         "token_families",
         "image_size",

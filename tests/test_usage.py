@@ -21,6 +21,7 @@ import pytest
 from ccproxy import cli
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.commands.stats import render
+from ccproxy.commands.terminal import Look
 from ccproxy.config.load import state_folder
 from ccproxy.config.schema import Config
 from ccproxy.handlers.record import session_of
@@ -453,8 +454,8 @@ def test_the_command_prints_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_colour(tmp_path: Path) -> None:
     """On a terminal only."""
     found = report(tmp_path / "usage.db", "all", NOW)
-    assert "\x1b[1m" in render(found, has_color=True)
-    assert "\x1b" not in render(found)
+    assert "\x1b[1m" in render(found, Look(has_color=True))
+    assert "\x1b" not in render(found, Look())
 
 
 def test_a_server_and_the_command(tmp_path: Path) -> None:

@@ -8,6 +8,11 @@ import os
 from .. import log
 from .options import add_configuration, load
 
+EXAMPLES = (
+    "ccproxy check",
+    "ccproxy check --env-file work.env --models work.yaml",
+)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""

@@ -17,6 +17,11 @@ from ..tokens import Counter, Estimates, ceiling
 from ..web import Request
 from .options import add_configuration, load
 
+EXAMPLES = (
+    "ccproxy route request.json",
+    """echo '{"model": "claude-haiku-4-5", "messages": []}' | ccproxy route --json""",
+)
+
 Json = Dict[str, Any]
 
 

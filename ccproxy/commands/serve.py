@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from .. import log
@@ -20,7 +21,15 @@ from ..ledger import Ledger
 from ..server import Server
 from .options import add_configuration, load
 
+EXAMPLES = (
+    "ccproxy serve",
+    "ccproxy --port 9000 --log-level DEBUG",
+    "PORT=0 ccproxy serve --models work.yaml",
+)
+
 logger = logging.getLogger(__name__)
+
+PARENT_INTERVAL = 0.5
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", help="port to listen on (8082); 0 takes any free one")
     parser.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR")
+    parser.add_argument("--parent", type=int, metavar="PID", help="end when the process PID, which started it, ends")
     add_configuration(parser)
 
 
@@ -43,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"cannot listen on {config.host} port {config.port}: {error.strerror or error}") from None
     signalled = _watch_signals()
+    if options.parent is not None:
+        threading.Thread(target=_end_with, args=(options.parent,), name="parent", daemon=True).start()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="accept", daemon=True).start()
     print(f"ccproxy listening on {server.url}", file=sys.stderr, flush=True)
     for warning in loaded.warnings:
@@ -81,3 +93,10 @@ def _watch_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     return signalled
+
+
+def _end_with(parent: int) -> None:
+    """Stop, as by a signal, once the process that started this one is gone: its children get another parent then."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_INTERVAL)
+    os.kill(os.getpid(), signal.SIGTERM)

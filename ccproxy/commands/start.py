@@ -7,6 +7,11 @@ import argparse
 from ..background import start
 from .options import add_run_folder
 
+EXAMPLES = (
+    "ccproxy start",
+    "ccproxy start --run-dir ~/.ccproxy --port 9000",
+)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""

@@ -7,18 +7,24 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 from ..budget import SESSION, limits
 from ..config.load import state_folder
 from ..ledger import FILE_NAME
 from ..usage import PERIODS, report
 from .options import add_configuration, load
+from .terminal import BOLD, Look
+
+EXAMPLES = (
+    "ccproxy stats",
+    "ccproxy stats --period 7d --watch",
+    "ccproxy stats --period today --json | jq .totals.cost_usd",
+)
 
 Json = Dict[str, Any]
 
 WATCH_INTERVAL = 2.0
-BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -64,33 +70,22 @@ def run(options: argparse.Namespace) -> int:
     path = state_folder(config, os.environ) / FILE_NAME
     while True:
         found = report(path, options.period, time.time(), limits(config))
-        is_terminal = sys.stdout.isatty()
-        shown = json.dumps(found, indent=2) if options.json else render(found, has_color=_has_color(is_terminal))
-        print(f"{_CLEAR if options.watch and is_terminal else ''}{shown}", flush=True)
+        shown = json.dumps(found, indent=2) if options.json else render(found, Look.of_output())
+        print(f"{_CLEAR if options.watch and sys.stdout.isatty() else ''}{shown}", flush=True)
         if not options.watch:
             return 0
         time.sleep(WATCH_INTERVAL)
 
 
-def _has_color(is_terminal: bool) -> bool:
-    return is_terminal and not os.environ.get("NO_COLOR")
-
-
-def render(found: Json, *, has_color: bool = False) -> str:
+def render(found: Json, look: Look) -> str:
     """Return the statistics as aligned text."""
-
-    def colored(style: str, text: str) -> str:
-        return f"{style}{text}{PLAIN}" if has_color else text
-
     named = f" {found['session']}" if found["session"] else ""
     since = f" since {found['since']}" if found["since"] else ""
-    parts = [colored(BOLD, f"{found['period']}{named}{since}")]
     groups = {"": [found["totals"]], "model": found["by_model"], "rule": found["by_rule"]}
     if found["period"] != SESSION:
         groups["session"] = found["by_session"]
-    table = [_cells(name, row) for name, rows in groups.items() for row in rows]
-    for line in _aligned([["", *COLUMNS], *table]):
-        parts.append(line if len(parts) > 1 else colored(DIM, line))
+    rows = [_cells(name, row) for name, rows in groups.items() for row in rows]
+    parts = [look.colored(BOLD, f"{found['period']}{named}{since}"), *look.table(["", *COLUMNS], rows, numbers=COLUMNS)]
     if found["totals"]["unknown_cost_requests"]:
         parts.append(f"{found['totals']['unknown_cost_requests']} requests have an unknown cost, which is in no sum.")
     parts += map(_budget, found["budgets"])
@@ -104,18 +99,5 @@ def _budget(budget: Json) -> str:
 
 
 def _cells(name: str, row: Json) -> List[str]:
-    label = _printable(f"{name} {row[name] or '-'}") if name else "total"
+    label = f"{name} {row[name] or '-'}" if name else "total"
     return [label, *(show(row[measure]) for measure, show in COLUMNS.values())]
-
-
-def _printable(text: str) -> str:
-    """Return a name that a client chose without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> List[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
-        for row in rows
-    ]

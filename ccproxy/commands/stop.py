@@ -7,6 +7,11 @@ import argparse
 from ..background import stop
 from .options import add_run_folder
 
+EXAMPLES = (
+    "ccproxy stop",
+    "ccproxy stop --run-dir ~/.ccproxy --timeout 5",
+)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""

@@ -1,0 +1,105 @@
+"""``ccproxy code``: start Claude Code with the right environment, and a proxy when none runs."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import List, Optional
+from urllib.parse import urlsplit
+
+from ..background import running_at, start_for
+from ..claude_code import client_environment, client_variables
+from ..config.load import state_folder
+from ..config.schema import Config
+from ..errors import CcproxyError
+from .env import configured_url
+from .options import add_configuration, add_own_names, add_run_folder, load
+
+EXAMPLES = (
+    "ccproxy code",
+    "ccproxy code --continue",
+    'ccproxy code -p "What does this project do?"',
+    "ccproxy code --env-file work.env -- --help",
+)
+PROGRAM = "claude"
+NOT_INSTALLED = f"{PROGRAM}: no such program in PATH; to install Claude Code: npm install -g @anthropic-ai/claude-code"
+_START_TIMEOUT = 30.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_own_names(parser)
+    add_run_folder(parser)
+    add_configuration(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Become Claude Code: same terminal, same process, so signals and exit code are its own.
+
+    A proxy that answers at HOST and PORT, or one that ``ccproxy start`` started, is used. Else one is started on a free
+    port for this session alone, and ends with it.
+    """
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise CcproxyError(NOT_INSTALLED)
+    loaded = load(options)
+    for warning in loaded.warnings:
+        print(f"ccproxy: {warning}", file=sys.stderr)
+    url = _find_proxy(loaded.config, options.run_dir) or _start_proxy(loaded.config, options)
+    variables = client_variables(loaded.config, url, own_names=options.own_names)
+    environment = client_environment(os.environ, variables, urlsplit(url).hostname or "")
+    sys.stderr.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what is ignored stays so in the new program
+    os.execve(program, [PROGRAM, *options.more], environment)
+
+
+def _find_proxy(config: Config, run_folder: Path) -> Optional[str]:
+    """Return the address of a running proxy that takes our token."""
+    url = running_at(run_folder) or (configured_url(config) if config.port else None)
+    if url is None:
+        return None
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+    try:
+        connection.request("GET", "/api/hello", headers={"x-api-key": config.ccproxy_auth_token})
+        response = connection.getresponse()
+        body, is_ours = response.read(1000), "request-id" in response.headers
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    if is_ours and response.status == http.client.UNAUTHORIZED:
+        raise CcproxyError(f"the proxy on {url} wants another CCPROXY_AUTH_TOKEN than this configuration has")
+    with suppress(ValueError, AttributeError):
+        return url if json.loads(body).get("name") == "ccproxy" else None
+    return None
+
+
+def _start_proxy(config: Config, options: argparse.Namespace) -> str:
+    """Start a proxy for the process that we are, also once it is Claude Code; return its address."""
+    sessions = state_folder(config, os.environ) / "sessions"
+    _forget_ended(sessions)
+    folder = sessions / str(os.getpid())
+    files = [("--env-file", options.env_file), ("--models", options.models)]
+    more: List[str] = [part for option, value in files if value for part in (option, value)]
+    url = start_for(os.getpid(), folder, ["--host", "127.0.0.1", "--port", "0", *more], _START_TIMEOUT)
+    print(f"ccproxy: a proxy for this session runs on {url}; its log is {folder}/ccproxy.log", file=sys.stderr)
+    return url
+
+
+def _forget_ended(sessions: Path) -> None:
+    """Remove the folders of sessions that ended."""
+    for folder in sessions.glob("[0-9]*"):
+        try:
+            os.kill(int(folder.name), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError, OverflowError):
+            continue

@@ -1,0 +1,50 @@
+"""``--help`` of every command: what it does, its options, and examples that its own parser understands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import import_module
+
+import pytest
+
+from ccproxy import cli
+
+each_command = pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+
+
+@each_command
+def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asking for help is no failure, and it ends with something to paste."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: ccproxy {name} ")
+    for example in import_module(f"ccproxy.commands.{name}").EXAMPLES:
+        assert f"  {example}\n" in said
+
+
+@each_command
+def test_examples_are_understood(name: str) -> None:
+    """Every command line in them that is this command's own parses."""
+    command = cli.COMMANDS[name]
+    lines = [
+        shlex.split(line)
+        for example in import_module(f"ccproxy.commands.{name}").EXAMPLES
+        for line in re.findall(r"""\bccproxy ((?:"[^"]*"|'[^']*'|[^|&>;")])*)""", example)
+    ]
+    own = [words[1:] if words[0] == name else words for words in lines if words[0] not in {*cli.COMMANDS} - {name}]
+    assert own
+    for words in own:
+        _, unknown = cli.parser_of(command).parse_known_args(words)
+        assert command.passes_on or not unknown, words
+
+
+def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """``ccproxy --help`` is where one begins."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = capsys.readouterr().out
+    for row in cli.COMMANDS.values():
+        assert re.search(rf"^  {row.name} +{re.escape(row.help)}$", said, re.MULTILINE)
