@@ -116,6 +116,19 @@ class App:
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
         return bodies.record(request, response, request_id, config) if config.log_bodies else response
 
+    def admit(self, request: Request) -> None:
+        """Let a request pass whose body was not read yet, or not.
+
+        Raises:
+            ApiError: nothing will be answered to it.
+        """
+        self._check(self.config, request)
+
+    @staticmethod
+    def _check(config: Config, request: Request) -> None:
+        if normalise(request.path) not in OPEN_PATHS:
+            check_access(request, config.ccproxy_auth_token, config.host)
+
     def _context(self, config: Config, request: Request, request_id: str) -> Context:
         return Context(
             config=config,
@@ -135,9 +148,8 @@ class App:
         )
 
     def _dispatch(self, context: Context, request: Request) -> Response:
+        self._check(context.config, request)
         path = normalise(request.path)
-        if path not in OPEN_PATHS:
-            check_access(request, context.config.ccproxy_auth_token, context.config.host)
         methods = ROUTES.get("/v1/models/{id}" if path.startswith("/v1/models/") else path)
         if methods is None:
             raise NotFound(f"no such path: {request.path}")

@@ -13,6 +13,7 @@ CcproxyError
     ├── RequestTooLarge         413
     ├── ClientGone              499
     ├── Stopping                503
+    ├── Overloaded              529
     └── ProviderError           what a provider, or the way to it, did; any status
 """
 
@@ -153,6 +154,15 @@ class Stopping(ApiError):
     """The proxy stops before the answer ended; another attempt finds another instance, or the restarted one."""
 
     status = 503
+
+
+class Overloaded(ApiError):
+    """The proxy has as much to do as it may have; another attempt may find it free."""
+
+    status = 529
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"retry-after": "2"})
 
 
 class ProviderError(ApiError):

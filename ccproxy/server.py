@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
+import resource
 import socket
 import struct
 import threading
 import time
-import zlib
 from contextlib import suppress
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
-from socketserver import StreamRequestHandler, TCPServer
-from typing import Any, Dict, Mapping, Optional, Set
+from socketserver import BaseRequestHandler, TCPServer
+from typing import Any, Dict, Optional, Set, Tuple
 
 from .app import App, new_id
-from .errors import ApiError, InvalidRequest, RequestTooLarge, StreamCut
-from .http1 import (
-    MAX_CHUNK_LINE,
-    MAX_FIELDS,
-    MAX_HEAD,
-    MAX_LINE,
-    Head,
-    chunk_size,
-    content_length,
-    encode_head,
-    parse_head,
-)
-from .web import Early, Request, Response, Stream
+from .errors import ApiError, Overloaded, StreamCut
+from .http1 import Head, content_length, encode_head
+from .incoming import Incoming
+from .outgoing import ClientLine
+from .web import Request, Response, Stream
 
 log = logging.getLogger(__name__)
 
 LINGER = 1.0
+_SMALL_BODY = 65536
+_REFUSALS = 64
+"""Connections beyond the limit that are told so at a time; others are closed without a word."""
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_EXHAUSTED_PAUSE = 0.1
+_WARN_PAUSE = 10.0
+_SPARE_DESCRIPTORS = 64
+"""Descriptors for files and the like; each connection may need one more, to a provider."""
 _ABORT_WAIT = 2.0
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError, socket.timeout)
 
@@ -49,8 +49,11 @@ class Server(ThreadingHTTPServer):
         if ":" in host:
             self.address_family = socket.AF_INET6
         self._connections_changed = threading.Condition()
-        self._idle: Set[socket.socket] = set()
+        self._open: Set[socket.socket] = set()
+        self._refused: Set[socket.socket] = set()
+        self._idle: Dict[socket.socket, None] = {}  # the longest idle first
         self._busy: Set[socket.socket] = set()
+        self._warned: Dict[str, float] = {}
         self.stopping = threading.Event()
         super().__init__((host, port), Handler)
 
@@ -68,10 +71,10 @@ class Server(ThreadingHTTPServer):
     def mark(self, connection: socket.socket, state: Optional[str]) -> None:
         """Note that a connection is ``idle`` or ``busy``, or gone (None)."""
         with self._connections_changed:
-            self._idle.discard(connection)
+            self._idle.pop(connection, None)
             self._busy.discard(connection)
             if state == "idle":
-                self._idle.add(connection)
+                self._idle[connection] = None
             elif state == "busy":
                 self._busy.add(connection)
             self._connections_changed.notify_all()
@@ -99,6 +102,71 @@ class Server(ThreadingHTTPServer):
         while self._busy and time.monotonic() < deadline:
             self._connections_changed.wait(deadline - time.monotonic())
 
+    # --- limits ----------------------------------------------------------------------------------------------
+
+    def get_request(self) -> Tuple[socket.socket, Any]:
+        """Accept a connection; without a free descriptor, make room and go on after a pause."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._warn("no connection can be accepted: %s", error.strerror)
+                self._drop_longest_idle()
+                time.sleep(_EXHAUSTED_PAUSE)  # the loop would come back at once
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own; above MAX_CONNECTIONS idle ones make room, or it is refused."""
+        limit = self.max_connections()
+        with self._connections_changed:
+            self._open.add(request)
+            count = len(self._open)
+        if count > limit and self._drop_longest_idle():
+            count -= 1
+        if count > limit:
+            self._warn("all %d connections are busy: a client was refused", limit)
+            if count > limit + _REFUSALS:
+                self.shutdown_request(request)
+                return
+            self._refused.add(request)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError as error:
+            self._warn("a connection was closed: %s", error)
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection; it counts no more."""
+        with self._connections_changed:
+            self._open.discard(request)
+            self._refused.discard(request)
+        super().shutdown_request(request)
+
+    def is_refused(self, connection: socket.socket) -> bool:
+        """Whether a connection is above the limit, to be told so."""
+        return connection in self._refused
+
+    def max_connections(self) -> int:
+        """Return how many connections may be open: MAX_CONNECTIONS, or what the descriptors are enough for."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return max(1, min(self.app.config.max_connections, (descriptors - _SPARE_DESCRIPTORS) // 2))
+
+    def _drop_longest_idle(self) -> bool:
+        with self._connections_changed:
+            connection = next(iter(self._idle), None)
+            if connection is None:
+                return False
+            del self._idle[connection]
+            self._open.discard(connection)
+        _shut(connection)
+        return True
+
+    def _warn(self, text: str, *values: object) -> None:
+        now = time.monotonic()
+        if now >= self._warned.get(text, -_WARN_PAUSE) + _WARN_PAUSE:
+            self._warned[text] = now
+            log.warning(text, *values)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a fault of the connection's thread; a client that left is no news."""
         log.exception("connection from %s failed", client_address)
@@ -109,107 +177,26 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-class ClientLine:
-    """One answer's way to its client, shared by the handler thread and the watching thread.
-
-    Bytes go out under a lock. The watching thread never waits: what a full socket does not take is kept, and goes
-    out first with the next write.
-    """
-
-    def __init__(self, connection: socket.socket, *, is_chunked: bool) -> None:
-        self._connection = connection
-        self._is_chunked = is_chunked
-        self._line_lock = threading.Lock()
-        self._early: Optional[Early] = None
-        self._started = self._last = time.monotonic()
-        self._rest = b""
-        self._has_begun = False
-        self.has_head = False
-        """Whether a response head went out."""
-
-    def fileno(self) -> int:
-        """Return the client's socket."""
-        return self._connection.fileno()
-
-    def expect(self, early: Early) -> None:
-        """Give the client early bytes when their time has come."""
-        self._started = time.monotonic()
-        self._early = early
-
-    def begin(self) -> bool:
-        """Take over: no early head is sent from now on. Return whether one was."""
-        with self._line_lock:
-            self._has_begun = True
-            return self.has_head
-
-    def write_head(self, data: bytes) -> None:
-        """Send the head, with the first bytes of the body."""
-        with self._line_lock:
-            self._send(data)
-            self.has_head = True
-
-    def write(self, data: bytes) -> None:
-        """Send bytes of the body."""
-        with self._line_lock:
-            self._send(data)
-
-    def chunk(self, part: bytes) -> bytes:
-        """Return a part of the body in the connection's framing."""
-        return b"%x\r\n%s\r\n" % (len(part), part) if self._is_chunked else part
-
-    def head(self, status: int, headers: Mapping[str, str]) -> bytes:
-        """Return the head of an answer whose length is not known yet."""
-        framing = {"transfer-encoding": "chunked"} if self._is_chunked else {"connection": "close"}
-        return encode_head(status, {**headers, "date": formatdate(usegmt=True), **framing})
-
-    def finish(self) -> None:
-        """No filler may follow."""
-        with self._line_lock:
-            self._early = None
-
-    def tick(self, now: float) -> None:
-        """Send what is due; must not block."""
-        early = self._early
-        if early is None or not self._line_lock.acquire(blocking=False):
-            return  # somebody writes: no silence
-        try:
-            if not self.has_head and not self._has_begun and now >= self._started + early.after:
-                self._send_soon(self.head(200, early.headers) + self.chunk(early.first))
-                self.has_head = True
-            elif self.has_head and self._early is not None and now >= self._last + early.every:
-                self._send_soon(self.chunk(early.filler))
-        except OSError:
-            pass  # the client is gone, which is noticed elsewhere
-        finally:
-            self._line_lock.release()
-
-    def _send(self, data: bytes) -> None:
-        rest, self._rest = self._rest, b""
-        left = memoryview(rest + data)
-        while left:  # not sendall: its timeout is for the whole, and would drop a slow client that takes every byte
-            left = left[self._connection.send(left) :]
-        self._last = time.monotonic()
-
-    def _send_soon(self, data: bytes) -> None:
-        self._last = time.monotonic()
-        data = self._rest + data
-        try:
-            # A socket with a timeout is non-blocking underneath; its own send() would wait.
-            sent = os.write(self._connection.fileno(), data)
-        except BlockingIOError:
-            sent = 0
-        self._rest = data[sent:]
-
-
-class Handler(StreamRequestHandler):
+class Handler(BaseRequestHandler):
     """One connection: requests in order, one answer each."""
 
-    disable_nagle_algorithm = True  # else every answer on a kept connection waits 40 ms for a delayed ACK
     server: Server
+    request: socket.socket
+
+    def setup(self) -> None:
+        """Prepare to read; small answers on a kept connection must not wait 40 ms for a delayed ACK."""
+        self.connection = self.request
+        with suppress(OSError):  # the client was faster
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self._incoming = Incoming(self.connection)
 
     def handle(self) -> None:
         """Serve the connection until it ends; a client that leaves, in any phase, is no error."""
         try:
+            if self.server.is_refused(self.connection):
+                self.connection.settimeout(LINGER)
+                self._refuse(Overloaded("ccproxy has as many connections as MAX_CONNECTIONS allows"))
+                return
             while self._serve_one():
                 pass
         except _GONE:
@@ -223,19 +210,17 @@ class Handler(StreamRequestHandler):
         self.server.mark(self.connection, "idle")
         if self.server.stopping.is_set():
             return False
-        self.connection.settimeout(config.keepalive_timeout)
-        first = self._first_line()
-        if not first:
+        if not self._incoming.wait(config):
             return False
         self.server.mark(self.connection, "busy")
         try:
-            head = self._read_head(first)
-            self.connection.settimeout(config.client_body_timeout)
-            body = self._read_body(head, config.max_request_bytes)
+            head = self._incoming.head()
+            self._admit(head)
+            body = self._incoming.body(head, config, self.connection.sendall)
         except ApiError as error:
             self._refuse(error)
             return False
-        except (TimeoutError, socket.timeout):
+        except socket.timeout:
             self._refuse(ApiError("the request did not arrive in time", status=408))
             return False
         self.connection.settimeout(config.client_write_timeout)
@@ -244,67 +229,11 @@ class Handler(StreamRequestHandler):
         is_last = self.server.stopping.is_set() or not head.keeps_alive
         return self._send(response, head, line, is_last) and not is_last
 
-    # --- reading ---------------------------------------------------------------------------------------------
-
-    def _first_line(self) -> bytes:
-        """Wait for a request; empty lines before it are skipped, as RFC 9112 advises."""
-        for _ in range(4):
-            line = self.rfile.readline(MAX_LINE + 2)
-            if line != b"\r\n":
-                return line
-        return b""
-
-    def _read_head(self, first: bytes) -> Head:
-        if len(first) > MAX_LINE:
-            raise ApiError(f"the request line exceeds {MAX_LINE} bytes", status=414)
-        lines, size = [first], len(first)
-        while True:
-            line = self.rfile.readline(MAX_HEAD + 2)
-            size += len(line)
-            if size > MAX_HEAD or len(lines) > MAX_FIELDS + 1:
-                raise ApiError(f"the head exceeds {MAX_HEAD} bytes or {MAX_FIELDS} fields", status=431)
-            if line == b"\r\n":
-                return parse_head(lines)
-            if not line:
-                raise InvalidRequest("the head is not complete")
-            lines.append(line)
-
-    def _read_body(self, head: Head, limit: int) -> bytes:
+    def _admit(self, head: Head) -> None:
+        """Refuse whom nothing will be answered before reading, and keeping, a large body."""
         length = content_length(head.headers)
-        expectation = head.headers.get("expect", "").lower()
-        if expectation not in ("", "100-continue"):
-            raise ApiError(f"expect: {expectation} cannot be met", status=417)
-        if length is not None and length > limit:
-            raise RequestTooLarge(f"the body of {length} bytes exceeds the {limit} of MAX_REQUEST_BYTES")
-        if expectation and not head.is_http_1_0:
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = self._read_exactly(length) if length is not None else self._read_chunks(limit)
-        return decoded(body, head.headers.get("content-encoding", ""), limit)
-
-    def _read_chunks(self, limit: int) -> bytes:
-        body = bytearray()
-        while True:
-            size = chunk_size(self.rfile.readline(MAX_CHUNK_LINE))
-            if not size:
-                break
-            if len(body) + size > limit:
-                raise RequestTooLarge(f"the body exceeds the {limit} of MAX_REQUEST_BYTES")
-            body += self._read_exactly(size)
-            if self._read_exactly(2) != b"\r\n":
-                raise InvalidRequest("chunked body: a chunk does not end where it says")
-        for _ in range(MAX_FIELDS):  # trailers are not used
-            line = self.rfile.readline(MAX_LINE)
-            if line == b"\r\n":
-                return bytes(body)
-            if not line.endswith(b"\r\n"):
-                break
-        raise InvalidRequest("chunked body: the end is missing")
-
-    def _read_exactly(self, size: int) -> bytes:
-        data = self.rfile.read(size)
-        if len(data) < size:
-            raise InvalidRequest(f"the body ended after {len(data)} of {size} bytes")
-        return data
+        if length is None or length > _SMALL_BODY:
+            self.server.app.admit(Request.from_target(head.method, head.target, head.headers, b""))
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -350,7 +279,6 @@ class Handler(StreamRequestHandler):
         """End the connection so that no client takes the answer for complete: without a last chunk, by a reset."""
         with suppress(OSError):  # the client was faster
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()
         self.connection.close()
 
     def _refuse(self, error: ApiError) -> None:
@@ -370,27 +298,8 @@ class Handler(StreamRequestHandler):
                 pass
 
 
-def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return a request body without its content encoding.
-
-    Raises:
-        InvalidRequest: an unknown encoding, or data that is not in it.
-        RequestTooLarge: more than ``limit`` bytes come out.
-    """
-    kind = encoding.strip().lower()
-    if kind in ("", "identity"):
-        return body
-    if kind not in ("gzip", "x-gzip", "deflate"):
-        details = {"error_code": "request_body_encoding_unsupported"}
-        raise InvalidRequest(f"content-encoding: {kind} is not understood, only gzip and deflate", details=details)
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib and gzip headers are told apart
-    try:
-        data = inflater.decompress(body, limit + 1)
-    except zlib.error:
-        data = b""
-    if len(data) > limit:
-        raise RequestTooLarge(f"the decoded body exceeds the {limit} of MAX_REQUEST_BYTES")
-    if not inflater.eof:
-        details = {"error_code": "request_body_encoding_invalid"}
-        raise InvalidRequest(f"content-encoding: the body is not {kind}", details=details)
-    return data
+def raise_descriptor_limit() -> None:
+    """Let the process open as many descriptors as its hard limit allows; many systems begin with 256 or 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a lower limit of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -58,11 +58,13 @@ def running_proxy(
 
 
 @contextmanager
-def proxy_with(script: Script = demo_script, **model: Any) -> Iterator[Tuple[Proxy, StubProvider]]:
-    """Serve one model, ``stub``, that plays a script; ``model`` adds keys to its entry."""
+def proxy_with(
+    script: Script = demo_script, env: Optional[Mapping[str, str]] = None, **model: Any
+) -> Iterator[Tuple[Proxy, StubProvider]]:
+    """Serve one model, ``stub``, that plays a script; ``env`` adds settings, ``model`` keys of its entry."""
     with StubProvider(script) as stub:
         entry = {"model_id": "stub", "api_base": stub.url, "dialect": "generic", **model}
-        with running_proxy({"ROUTER_DEFAULT": "stub"}, [entry]) as proxy:
+        with running_proxy({"ROUTER_DEFAULT": "stub", **(env or {})}, [entry]) as proxy:
             yield proxy, stub
 
 

@@ -18,7 +18,7 @@ from ..config.load import state_folder
 from ..config.schema import Config
 from ..errors import ConfigError
 from ..ledger import Ledger
-from ..server import Server
+from ..server import Server, raise_descriptor_limit
 from .options import add_configuration, load
 
 EXAMPLES = (
@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options)
     config = loaded.config
     _check_address(config)
+    raise_descriptor_limit()
     app = App(config, Ledger(state_folder(config, os.environ)))
     log.configure(config, lambda: app.config.secrets, os.environ)
     try:

@@ -210,8 +210,9 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("PING_INTERVAL", seconds, 10.0, "seconds of silence after which a stream gets a ping"),
     Setting("COMMIT_AFTER", seconds, 10.0, "seconds to wait for the provider before the stream is opened"),
     Setting("MAX_REQUEST_BYTES", positive_number, 33_554_432, "largest request body"),
+    Setting("MAX_CONNECTIONS", positive_number, 4096, "open connections of clients; more are refused"),
     Setting("KEEPALIVE_TIMEOUT", seconds, 60.0, "seconds an idle connection is kept"),
-    Setting("CLIENT_HEADER_TIMEOUT", seconds, 15.0, "seconds a client may take to send its headers", True),
+    Setting("CLIENT_HEADER_TIMEOUT", seconds, 15.0, "seconds a client may take to send its headers"),
     Setting("CLIENT_BODY_TIMEOUT", seconds, 30.0, "seconds a client may pause while sending a body"),
     Setting("CLIENT_WRITE_TIMEOUT", seconds, 60.0, "seconds after which a client that takes no byte is dropped"),
     Setting("PROVIDER_CONNECT_TIMEOUT", seconds, 10.0, "seconds to connect to a provider"),
@@ -258,7 +259,9 @@ class Config:
     ping_interval: float = 10.0
     commit_after: float = 10.0
     max_request_bytes: int = 33_554_432
+    max_connections: int = 4096
     keepalive_timeout: float = 60.0
+    client_header_timeout: float = 15.0
     client_body_timeout: float = 30.0
     client_write_timeout: float = 60.0
     provider_connect_timeout: float = 10.0

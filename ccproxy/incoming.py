@@ -1,0 +1,186 @@
+"""One connection's requests, read from its socket under deadlines: head, body, content encoding.
+
+A timeout of the socket alone bounds the pause between two bytes, and nothing else: a client that sends one byte now
+and then would keep its thread for ever. So a head has one deadline, and a body has to arrive at a least rate.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import zlib
+from typing import Callable
+
+from .config.schema import Config
+from .errors import ApiError, InvalidRequest, RequestTooLarge
+from .http1 import (
+    MAX_CHUNK_LINE,
+    MAX_FIELDS,
+    MAX_HEAD,
+    MAX_LINE,
+    Head,
+    chunk_size,
+    content_length,
+    parse_head,
+)
+
+MIN_RATE = 4000.0
+"""Bytes per second that a client has to send or take, beyond the pause it is allowed."""
+MAX_EMPTY_LINES = 4
+_READ_SIZE = 65536
+
+
+class Incoming:
+    """Reads what a client sends. Every read may raise ``socket.timeout``, or ``OSError`` when the client left."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+        self._accepted = time.monotonic()
+        self._is_first = True
+        self._pause = self._deadline = 0.0
+
+    def wait(self, config: Config) -> bool:
+        """Wait for a request's first byte, and skip the empty lines before it; return whether it came.
+
+        A new connection has to send its first head within CLIENT_HEADER_TIMEOUT, a kept one may be idle longer.
+        """
+        idle = config.client_header_timeout if self._is_first else config.keepalive_timeout
+        self._allow(idle, (self._accepted if self._is_first else time.monotonic()) + idle)
+        for _ in range(MAX_EMPTY_LINES):
+            while bytes(self._buffer[:2]) in (b"", b"\r") and self._fill():
+                pass
+            if not self._buffer.startswith(b"\r\n"):
+                break
+            del self._buffer[:2]
+        begun = self._accepted if self._is_first else time.monotonic()
+        self._is_first = False
+        self._allow(config.client_header_timeout, begun + config.client_header_timeout)
+        return bool(self._buffer)
+
+    def head(self) -> Head:
+        """Read a request's head.
+
+        Raises:
+            ApiError: it is none, or too large.
+        """
+        first = self._line(MAX_LINE)
+        if len(first) > MAX_LINE:
+            raise ApiError(f"the request line exceeds {MAX_LINE} bytes", status=414)
+        lines, size = [first], len(first)
+        while True:
+            line = self._line(MAX_HEAD)
+            size += len(line)
+            if size > MAX_HEAD or len(lines) > MAX_FIELDS + 1:
+                raise ApiError(f"the head exceeds {MAX_HEAD} bytes or {MAX_FIELDS} fields", status=431)
+            if line == b"\r\n":
+                return parse_head(lines)
+            if not line:
+                raise InvalidRequest("the head is not complete")
+            lines.append(line)
+
+    def body(self, head: Head, config: Config, send: Callable[[bytes], object]) -> bytes:
+        """Read and decode a request's body.
+
+        Args:
+            send: takes the leave to send the body, for a client that waits for it.
+
+        Raises:
+            ApiError: it cannot be read as its head says, or is too large.
+        """
+        limit, length = config.max_request_bytes, content_length(head.headers)
+        expectation = head.headers.get("expect", "").lower()
+        if expectation not in ("", "100-continue"):
+            raise ApiError(f"expect: {expectation} cannot be met", status=417)
+        if length is not None and length > limit:
+            raise RequestTooLarge(f"the body of {length} bytes exceeds the {limit} of MAX_REQUEST_BYTES")
+        if expectation and not head.is_http_1_0:
+            send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._allow(config.client_body_timeout, time.monotonic() + config.client_body_timeout)
+        body = self._exactly(length) if length is not None else self._chunks(limit)
+        return decoded(body, head.headers.get("content-encoding", ""), limit)
+
+    # --- bytes -----------------------------------------------------------------------------------------------
+
+    def _allow(self, pause: float, deadline: float) -> None:
+        """From now on, wait ``pause`` seconds for a read, and until ``deadline`` for all of them."""
+        self._pause, self._deadline = pause, deadline
+
+    def _fill(self) -> int:
+        """Read what is there; return how much, 0 at the end."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("timed out")
+        self._connection.settimeout(min(self._pause, left))
+        data = self._connection.recv(_READ_SIZE)
+        self._buffer += data
+        return len(data)
+
+    def _line(self, limit: int) -> bytes:
+        """Return the next line, or its beginning when it is longer than ``limit``, or what is left at the end."""
+        searched = 0
+        while True:
+            end = self._buffer.find(b"\n", searched)
+            if end >= 0 or len(self._buffer) > limit:
+                return self._take(end + 1 if 0 <= end <= limit else limit + 1)
+            searched = len(self._buffer)
+            if not self._fill():
+                return self._take(len(self._buffer))
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        return taken
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            got = self._fill()
+            self._deadline += got / MIN_RATE
+            if not got:
+                raise InvalidRequest(f"the body ended after {len(self._buffer)} of {size} bytes")
+        return self._take(size)
+
+    def _chunks(self, limit: int) -> bytes:
+        body = bytearray()
+        while True:
+            size = chunk_size(self._line(MAX_CHUNK_LINE))
+            if not size:
+                break
+            if len(body) + size > limit:
+                raise RequestTooLarge(f"the body exceeds the {limit} of MAX_REQUEST_BYTES")
+            body += self._exactly(size)
+            if self._exactly(2) != b"\r\n":
+                raise InvalidRequest("chunked body: a chunk does not end where it says")
+        for _ in range(MAX_FIELDS):  # trailers are not used
+            line = self._line(MAX_LINE)
+            if line == b"\r\n":
+                return bytes(body)
+            if not line.endswith(b"\r\n"):
+                break
+        raise InvalidRequest("chunked body: the end is missing")
+
+
+def decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return a request body without its content encoding.
+
+    Raises:
+        InvalidRequest: an unknown encoding, or data that is not in it.
+        RequestTooLarge: more than ``limit`` bytes come out.
+    """
+    kind = encoding.strip().lower()
+    if kind in ("", "identity"):
+        return body
+    if kind not in ("gzip", "x-gzip", "deflate"):
+        details = {"error_code": "request_body_encoding_unsupported"}
+        raise InvalidRequest(f"content-encoding: {kind} is not understood, only gzip and deflate", details=details)
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib and gzip headers are told apart
+    try:
+        data = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        data = b""
+    if len(data) > limit:
+        raise RequestTooLarge(f"the decoded body exceeds the {limit} of MAX_REQUEST_BYTES")
+    if not inflater.eof or inflater.unused_data:
+        details = {"error_code": "request_body_encoding_invalid"}
+        raise InvalidRequest(f"content-encoding: the body is not {kind}", details=details)
+    return data
