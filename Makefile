@@ -19,7 +19,7 @@ key := $(shell $(PYTHON) -c 'import hashlib, os, sys; print(hashlib.sha256("\n".
 installed := $(VENV)/.installed-$(key)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop restart dev test test-engines cov lint format types token-report clean
+.PHONY: help setup run stop restart dev test test-engines cov lint format types token-report zipapp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,17 @@ types: $(installed)  ## check types
 
 token-report: setup  ## compare estimates with recorded token counts (FILE=counts.jsonl: with others)
 	@PYTHONPATH=. $(py) tests/token_counts.py $(FILE)
+
+# Wheels of the oldest Python, whose own code is all that is kept: every newer one can run it, on any machine.
+zipapp: $(installed)  ## build dist/ccproxy.pyz: one file that needs python3 and nothing else
+	@rm -rf build/zipapp
+	@mkdir -p build/zipapp dist
+	@$(pip) --target build/zipapp --no-compile --python-version 3.9 --only-binary :all: requests sseclient-py PyYAML python-dotenv
+	@cp -R ccproxy build/zipapp/
+	@find build/zipapp \( -name '*.so' -o -name __pycache__ -o -path build/zipapp/bin \) -prune -exec rm -rf {} +
+	@printf 'import sys\n\nfrom ccproxy.cli import main\n\nsys.exit(main())\n' > build/zipapp/__main__.py
+	@$(py) -m zipapp build/zipapp --compress --python '/usr/bin/env python3' --output dist/ccproxy.pyz
+	@echo 'Built dist/ccproxy.pyz.'
 
 clean:  ## remove all that make created, but not .env and models.yaml
 	-@$(MAKE) --no-print-directory stop

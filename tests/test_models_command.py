@@ -9,7 +9,8 @@ from typing import Any, Dict
 import pytest
 
 from ccproxy import cli
-from ccproxy.commands.models import describe, reachable
+from ccproxy.commands.models import describe
+from ccproxy.routing import configured_models
 from support import make_config
 
 ENTRIES = [
@@ -36,13 +37,13 @@ SETTINGS = {
 def described() -> Dict[str, Dict[str, Any]]:
     """What is known about each model, by its id."""
     config = make_config(SETTINGS, ENTRIES)
-    return {model.model_id: describe(model, config) for model in reachable(config)}
+    return {model.model_id: describe(model, config) for model in configured_models(config)}
 
 
 def test_models_of_the_file_and_of_the_routers() -> None:
     """Each once, whatever names it; those of models.yaml first."""
     assert list(described()) == ["deepseek-v3", "local", "openai/gpt-5", "ollama/qwen3"]
-    assert [model.model_id for model in reachable(make_config())] == ["demo/echo"]
+    assert [model.model_id for model in configured_models(make_config())] == ["demo/echo"]
 
 
 def test_keys() -> None:

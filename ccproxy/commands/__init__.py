@@ -1,1 +1,1 @@
-"""One module per command: ``add_options`` says what it takes, ``run`` does it and returns the exit code."""
+"""One module per command: ``EXAMPLES`` for its help, ``add_options`` says what it takes, ``run`` returns the exit code."""

@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any, Dict, List, Optional
 
 from ..config.providers import PROVIDERS
-from ..config.schema import SETTINGS, Config, Model, demo_model, references
+from ..config.schema import SETTINGS, Config, Model, references
 from ..pricing import plain, prices_of
+from ..routing import configured_models
 from .options import add_configuration, load
 from .terminal import GREEN, YELLOW, Look, Styled
 
@@ -34,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the models."""
     config = load(options).config
-    rows = [describe(model, config) for model in reachable(config)]
+    rows = [describe(model, config) for model in configured_models(config)]
     keys = [row.name for row in PROVIDERS.values() if row.api_key_name and config.variables.get(row.api_key_name)]
     if options.json:
         print(json.dumps({"models": rows, "providers": keys}, indent=2, ensure_ascii=False))
@@ -43,13 +44,6 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(Look.of_output().table(list(cells[0]), [list(row.values()) for row in cells], NUMBERS)))
     print(f"\nAlso any <provider>/<model name>; there are keys for: {', '.join(keys) or 'none'}")
     return 0
-
-
-def reachable(config: Config) -> List[Model]:
-    """Return the models of models.yaml and those that only a router names; without any, the demo."""
-    named = [config.find(reference) for router in routers(config).values() for reference in router]
-    models = {model.model_id: model for model in [*config.models.values(), *named] if model is not None}
-    return list(models.values()) or [demo_model(config)]
 
 
 def routers(config: Config) -> Dict[str, List[str]]:
