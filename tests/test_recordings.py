@@ -7,6 +7,7 @@ is set they fail instead.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -14,7 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Tuple
 
 import pytest
+import sseclient
 
+from ccproxy.openai import Chunk, ChunkReader
+from ccproxy.sse import Reader
 from grammar import check_error, check_grammar, error_of, fold, parse_sse
 from recordings import VARIABLE, Call, Reading, Recording, folder, load, read
 from replay import Answer, ReplayProvider, Reply, bytewise, cut, post
@@ -89,6 +93,24 @@ def event_lengths(body: bytes) -> List[int]:
 def replayed(source: Recording, pieces: Sequence[bytes], framing: str = "chunked") -> Answer:
     """The recorded answer in these pieces."""
     return Answer(source.status, source.headers, pieces, framing)
+
+
+@each(STREAMS)
+def test_the_short_ways_read_what_the_long_ones_do(source: Recording) -> None:
+    """The plain lines and chunks of every provider, wherever a read ends."""
+    parsed = [event.data for event in sseclient.SSEClient(iter((source.body + b"\n\n",))).events()]
+    reader = ChunkReader()
+    for text in parsed:
+        try:
+            assert reader.read(text) == Chunk._read(json.loads(text), ("delta", "message"))
+        except ValueError:
+            assert "[DONE]" in text
+    step = 1 + len(source.body) // 100
+    cuts = [bytewise(source.body), *([source.body[:n], source.body[n:]] for n in range(0, len(source.body), step))]
+    for pieces in cuts:
+        lines = Reader()
+        frames = [frame for piece in pieces for frame in lines.feed(piece)] + lines.finish()
+        assert [frame.data for frame in frames] == parsed
 
 
 @dataclass(frozen=True)

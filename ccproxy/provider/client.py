@@ -21,7 +21,7 @@ import urllib3
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
-from ..openai import Chunk
+from ..openai import Chunk, ChunkReader
 from ..sse import Reader
 from ..translate.failure import NO_RETRY, Target, mask, translate_failure, unreadable
 from .cancel import Cancel
@@ -221,14 +221,14 @@ class ProviderResponse:
         return "json" not in kind and first.lstrip()[:1] not in (b"{", b"[", b"<")
 
     def _events(self, first: bytes, reads: Iterator[bytes]) -> Iterator[List[Chunk]]:
-        reader, bad_lines = Reader(), 0
+        reader, chunk_reader, bad_lines = Reader(), ChunkReader(), 0
         for data in itertools.chain((first,), reads, (None,)):
             chunks: List[Chunk] = []
             for event in reader.finish() if data is None else reader.feed(data):
                 if event.data.strip() == "[DONE]":
                     self.is_done = True
                     break
-                chunk = _chunk(event.data)
+                chunk = _chunk(chunk_reader, event.data)
                 bad_lines = bad_lines + 1 if chunk is None else 0
                 if bad_lines > MAX_BAD_LINES:
                     yield chunks
@@ -285,9 +285,9 @@ def _socket_of(response: requests.Response) -> Optional[socket.socket]:
     return sock
 
 
-def _chunk(data: str) -> Optional[Chunk]:
+def _chunk(reader: ChunkReader, data: str) -> Optional[Chunk]:
     try:
-        return Chunk.from_dict(json.loads(data))
+        return reader.read(data)
     except (ValueError, RecursionError):
         return None
 

@@ -13,6 +13,11 @@ class HalfJoiner:
     def __init__(self) -> None:
         self._held = ""
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether the first half of a character waits for its second."""
+        return bool(self._held)
+
     def feed(self, text: str) -> str:
         """Return the text that is whole."""
         if not self._held and text.isascii():
@@ -44,6 +49,11 @@ class TagSplitter:
         self._open, self._close = f"<{tag}>", f"</{tag}>"
         self._state = "start"  # start, inside, done
         self._held = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that follows is text."""
+        return self._state == "done"
 
     def feed(self, text: str) -> List[Piece]:
         """Return what is certain so far; text that may still become a tag is held."""
