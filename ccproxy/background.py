@@ -14,10 +14,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Callable, Dict, Optional, Sequence
+from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence
 from urllib.parse import urlsplit
 
 from .errors import CcproxyError, ConfigError
@@ -92,7 +93,9 @@ class RunFolder:
         """The last lines of the log, which say why a server ended."""
         return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
-    def spawn(self, arguments: Sequence[str], descriptor: int) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, arguments: Sequence[str], descriptor: int, variables: Optional[Mapping[str, str]] = None
+    ) -> subprocess.Popen[bytes]:
         """A server in a session of its own, which survives the terminal; it inherits the lock."""
         if self.log_file.exists():
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
@@ -103,7 +106,7 @@ class RunFolder:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env={**environment(), **(variables or {})},
                 pass_fds=(descriptor,),
                 start_new_session=True,
             )
@@ -205,6 +208,39 @@ def stop(folder: Path, timeout: float) -> int:
     return 0
 
 
+@contextmanager
+def temporary(arguments: Sequence[str], variables: Mapping[str, str], timeout: float = 30.0) -> Iterator[str]:
+    """Serve to the end of the block, or of this process; yield where it answers, and leave nothing of it behind.
+
+    Args:
+        arguments: options for `serve`.
+        variables: settings that win over those of the environment; `STATE_DIR` and `LOG_FILE_PATH` are in a folder
+            that goes with the server.
+
+    Raises:
+        ConfigError: with the server's last words.
+    """
+    with tempfile.TemporaryDirectory(prefix="ccproxy-") as folder:
+        run = RunFolder(Path(folder))
+        descriptor = run.claim()
+        assert descriptor is not None
+        own = {"STATE_DIR": folder, "LOG_FILE_PATH": folder, **variables}
+        server = run.spawn([*arguments, "--parent", str(os.getpid())], descriptor, own)
+        os.close(descriptor)
+        try:
+            url = _wait_for_answer(run, time.monotonic() + timeout, lambda: server.poll() is not None)
+            if url is None:
+                raise ConfigError(f"the proxy did not start: {run.log_tail(1)}")
+            yield url
+        finally:
+            server.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(2)
+            with suppress(ProcessLookupError):  # its workers too
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
 def _report_running(run: RunFolder, deadline: float) -> int:
     """Say where the running server answers; another start may just be waiting for it too."""
     url = _wait_for_answer(run, deadline, run.forget)
@@ -263,6 +299,6 @@ def _connectable(url: str) -> str:
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
-def _environment() -> Dict[str, str]:
+def environment() -> Dict[str, str]:
     """Ours, so arranged that the server imports what we import, and nothing from the folder it is started in."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}

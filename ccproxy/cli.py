@@ -33,6 +33,7 @@ COMMANDS = {
         Command("code", "start Claude Code with any model; what is not its own goes to `claude`", passes_on=True),
         Command("env", "print the lines that connect Claude Code, for a shell"),
         Command("stats", "show usage and cost"),
+        Command("perf", "measure a model directly and through the proxy"),
         Command("start", "serve in the background; takes the options of serve as well", passes_on=True),
         Command("stop", "stop the server in the background"),
     )

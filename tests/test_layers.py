@@ -35,6 +35,10 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "config.envfile",
         "config.modelsfile",
         "config.providers",
+        "perf.sample",
+        "perf.summary",
+        "perf.shown",
+        "perf.page",
     ),
     "edges": (
         "provider.client",
@@ -60,7 +64,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "background",
     ),
     "wiring": ("app", "handlers.*"),
-    "entries": ("cli", "commands.*", "server", "incoming", "outgoing", "wsgi", "perf", "__main__"),
+    "entries": ("cli", "commands.*", "server", "incoming", "outgoing", "wsgi", "perf.*", "__main__"),
 }
 PURE = ("package", "words", "rules")
 
