@@ -102,8 +102,8 @@ def relay() -> Iterator[tuple[str, List[str]]]:
         line = data.split(b"\r\n")[0].decode()
         lines.append(line)
         method, target, _ = line.split(" ")
-        host, _, port = target.replace("http://", "").split("/")[0].partition(":")
-        far = socket.create_connection((host, int(port)))
+        _, _, port = target.replace("http://", "").split("/")[0].partition(":")
+        far = socket.create_connection(("127.0.0.1", int(port)))
         if method == "CONNECT":
             near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         else:
@@ -138,18 +138,30 @@ def test_an_http_proxy(environment: pytest.MonkeyPatch) -> None:
     """HTTP_PROXY is asked for the provider's whole address."""
     with relay() as (url, lines), FixedProvider(200, {"content-type": JSON}, WHOLE) as server:
         environment.setenv("http_proxy", url)
-        with proxy_for(server.url) as proxy:
+        elsewhere = server.url.replace("127.0.0.1", "provider.test")
+        with proxy_for(elsewhere) as proxy:
             assert text_of(ask(proxy.url, "/v1/messages", user())) == "Hello"
-    assert lines == [f"POST {server.url}/chat/completions HTTP/1.1"]
+    assert lines == [f"POST {elsewhere}/chat/completions HTTP/1.1"]
 
 
 def test_no_proxy(environment: pytest.MonkeyPatch) -> None:
-    """NO_PROXY names those that are asked directly."""
+    """NO_PROXY names those that are asked directly; the name cannot be resolved, so nothing is reached."""
+    with relay() as (url, lines):
+        environment.setenv("http_proxy", url)
+        environment.setenv("no_proxy", "provider.test")
+        with proxy_for("http://provider.test:1/v1") as proxy:
+            assert ask(proxy.url, "/v1/messages", user()).status == 502
+    assert lines == []
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_no_proxy_for_this_machine(environment: pytest.MonkeyPatch, name: str) -> None:
+    """A proxy elsewhere cannot reach this machine's own addresses: a local server, and the demo, are asked directly."""
     with relay() as (url, lines), FixedProvider(200, {"content-type": JSON}, WHOLE) as server:
         environment.setenv("http_proxy", url)
-        environment.setenv("no_proxy", "127.0.0.1")
-        with proxy_for(server.url) as proxy:
+        with proxy_for(server.url.replace("127.0.0.1", name)) as proxy:
             assert text_of(ask(proxy.url, "/v1/messages", user())) == "Hello"
+            assert ask(proxy.url, "/v1/messages", user(model="demo/echo")).status == 200
     assert lines == []
 
 
@@ -161,7 +173,7 @@ openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is
 def certificate(folder: Path, name: str, address: str = "127.0.0.1") -> Path:
     """A self-signed certificate with its key in one file."""
     file = folder / f"{name}.pem"
-    extensions = ["-addext", f"subjectAltName=IP:{address}", "-days", "2"]
+    extensions = ["-addext", f"subjectAltName=IP:{address},DNS:provider.test", "-days", "2"]
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-subj", f"/CN={name}", *extensions, "-keyout", f"{file}.key", "-out", str(file)]
     subprocess.run(command, check=True, capture_output=True)
@@ -233,6 +245,7 @@ def test_own_authorities(way: str, is_tunnelled: bool, tmp_path: Path, environme
     with relay() as (proxy_url, lines), tls_provider(own) as (url, _):
         if is_tunnelled:
             environment.setenv("https_proxy", proxy_url)
+            url = url.replace("127.0.0.1", "provider.test")
         with proxy_for(url, **model) as proxy:
             assert text_of(ask(proxy.url, "/v1/messages", user())) == "Hello"
     assert [line.split(" ")[0] for line in lines] == ["CONNECT"] * is_tunnelled

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from ..access import is_local_name
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
@@ -133,12 +134,18 @@ class ProviderClient:
         raise error
 
     def _environment(self, base: str) -> Dict[str, Any]:
-        """Return the proxies and CA bundle that the environment gives an address, as users of requests expect."""
-        origin = "{0.scheme}://{0.netloc}".format(urlsplit(base))
+        """Return the proxies and CA bundle that the environment gives an address, as users of requests expect.
+
+        But for this machine's own addresses: another one's proxy cannot reach them, and NO_PROXY is often forgotten.
+        """
+        address = urlsplit(base)
+        origin = f"{address.scheme}://{address.netloc}"
         with self._environments_lock:
             if origin not in self._environments:
                 with requests.Session() as probe:
                     merged = probe.merge_environment_settings(origin, {}, True, None, None)
+                if is_local_name(address.hostname or "", ""):
+                    merged["proxies"] = {}
                 self._environments[origin] = {name: merged[name] for name in ("proxies", "verify")}
             return self._environments[origin]
 
