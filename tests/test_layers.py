@@ -64,7 +64,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "background",
     ),
     "wiring": ("app", "handlers.*"),
-    "entries": ("cli", "commands.*", "server", "incoming", "outgoing", "wsgi", "perf.*", "__main__"),
+    "entries": ("cli", "capabilities", "commands.*", "server", "incoming", "outgoing", "wsgi", "perf.*", "__main__"),
 }
 PURE = ("package", "words", "rules")
 

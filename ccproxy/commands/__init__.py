@@ -1,1 +1,1 @@
-"""One module per command: ``EXAMPLES`` for its help, ``add_options`` says what it takes, ``run`` returns the exit code."""
+"""One module per command: ``EXAMPLES`` for its help, ``add_options``, and ``run``, which returns the exit code."""

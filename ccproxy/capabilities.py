@@ -1,0 +1,332 @@
+"""What a model really can: probes that are sent as a client would send them, through the whole proxy.
+
+Each is one small request, but for the round trip, which is two, and the overflow, whose prompt is longer than the
+model's window: providers refuse it without a charge, and it is left out where it could cost more than a limit.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+import time
+import zlib
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from .app import App
+from .config.providers import DEMO_BASE
+from .config.schema import Config, Model
+from .errors import StreamCut
+from .handlers.passthrough import read_usage
+from .message import Usage
+from .pricing import cost_of, prices_of
+from .sse import Reader
+from .web import Request, Stream
+
+Json = Dict[str, Any]
+
+YES, NO, FAILED, SKIPPED = "yes", "no", "failed", "skipped"
+MAX_TOKENS = 2048
+THINKING_BUDGET = 1024
+ASSUMED_PRICE = Decimal("0.000005")
+"""USD per input token of a model whose price nobody told, for the limit of the overflow's cost."""
+_NO_LIMIT = 10**12  # stands for the window while it is looked for
+_RESULT = "It is 18 degrees."
+_TOOL = {
+    "name": "get_temperature",
+    "description": "Tells the temperature in a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+_QUESTION = "What is the temperature in Paris? Ask the tool get_temperature."
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one probe found; ``words`` are a short fact or the failure."""
+
+    outcome: str
+    words: str = ""
+    seconds: float = 0.0
+    limit: Optional[int] = None
+    """The window that the provider names."""
+
+
+@dataclass
+class Examination:
+    """One model's probes: findings by probe, tokens used, and what they cost (None: no price is known)."""
+
+    model: Model
+    findings: Dict[str, Finding] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    cost: Optional[Decimal] = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the proxy: the message, or why there is none."""
+
+    status: int
+    message: Json
+    error: str
+    seconds: float
+
+    @property
+    def blocks(self) -> List[Json]:
+        """Its content."""
+        return [block for block in self.message.get("content") or [] if isinstance(block, dict)]
+
+    @property
+    def text(self) -> str:
+        """Its visible text."""
+        return "".join(str(block.get("text", "")) for block in self.blocks if block.get("type") == "text")
+
+    @property
+    def calls(self) -> List[Json]:
+        """Its calls of the probe's tool with usable arguments."""
+        calls = [block for block in self.blocks if block.get("type") == "tool_use"]
+        return [call for call in calls if call["name"] == _TOOL["name"] and isinstance(call["input"].get("city"), str)]
+
+    @property
+    def failure(self) -> Optional[Finding]:
+        """The finding of an answer that is an error; a refusal of the request is a fact about the model."""
+        if not self.error:
+            return None
+        return Finding(NO if self.status in (400, 404, 413) else FAILED, f"{self.status} {self.error}", self.seconds)
+
+
+def probing_config(config: Config, models: List[Model], timeout: float) -> Config:
+    """Return the configuration for probes: one attempt, bounded time, and no flag of a model that hides a fact."""
+    open_minded = {
+        model.model_id: replace(
+            model, can_stream=True, supports_images=True, max_input_tokens=_NO_LIMIT, max_tokens=None, fallbacks=()
+        )
+        for model in models
+    }
+    return replace(
+        config,
+        models={**config.models, **open_minded},
+        max_retries=0,
+        default_max_tokens=MAX_TOKENS + THINKING_BUDGET,
+        provider_connect_timeout=min(timeout, config.provider_connect_timeout),
+        provider_read_timeout=timeout,
+        provider_total_timeout=timeout,
+        log_bodies=False,
+        session_budget_usd=None,
+        daily_budget_usd=None,
+    )
+
+
+@dataclass
+class Bench:
+    """One model on the bench; the probes ask it here."""
+
+    app: App
+    config: Config
+    """Its owner's configuration, whose prices and limits hold."""
+    examination: Examination
+    max_cost: Decimal
+
+    def ask(self, prompt: Any, **fields: Any) -> Answer:
+        """Ask the model; ``prompt`` is the content of a user message, or with ``messages`` of the last one."""
+        messages = [*fields.pop("messages", []), {"role": "user", "content": prompt}]
+        body = {"model": "claude-sonnet-4-5", "max_tokens": MAX_TOKENS, "messages": messages, **fields}
+        query = {"model": self.examination.model.model_id}
+        headers = {"host": "localhost", "x-api-key": self.config.ccproxy_auth_token}
+        request = Request("POST", "/v1/messages/test_conversion", query, headers, json.dumps(body).encode())
+        began = time.monotonic()
+        response = self.app.handle(request)
+        data, cut = _drain(response.body)
+        read = _events if "event-stream" in response.headers.get("content-type", "") else _document
+        message, error = read(data)
+        error = error or cut
+        self._count(message)
+        return Answer(response.status, message, error, time.monotonic() - began)
+
+    def _count(self, message: Json) -> None:
+        done = self.examination
+        one, sum_of = read_usage(message.get("usage") or {}), done.usage
+        done.usage = Usage(
+            sum_of.input_tokens + one.input_tokens,
+            sum_of.output_tokens + one.output_tokens,
+            sum_of.cache_read_input_tokens + one.cache_read_input_tokens,
+            sum_of.cache_creation_input_tokens + one.cache_creation_input_tokens,
+        )
+        done.cost = cost_of(done.usage, prices_of(done.model, self.config))
+
+
+def _drain(body: Any) -> Tuple[bytes, str]:
+    """Return a body's bytes, and why it was cut if it was."""
+    if not isinstance(body, Stream):
+        return body, ""
+    data = bytearray()
+    try:
+        for part in body:
+            data += part
+    except StreamCut as cut:
+        return bytes(data), str(cut)
+    finally:
+        body.close()
+    return bytes(data), ""
+
+
+def _document(data: bytes) -> Tuple[Json, str]:
+    """Return the message of a JSON answer, or the words of its error."""
+    try:
+        value = json.loads(data)
+        if value.get("type") == "message":
+            return value, ""
+        return {}, str(value["error"]["message"])
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return {}, "neither a message nor an error"
+
+
+def _events(data: bytes) -> Tuple[Json, str]:
+    """Return what a stream told: its text as one block, its usage; and what is wrong with it."""
+    usage: Json = {}
+    text, error = "", "the stream has no end"
+    try:
+        for event in Reader().feed(data):
+            value = json.loads(event.data)
+            text += str((value.get("delta") or {}).get("text") or "")
+            usage.update((value.get("message") or value).get("usage") or {})
+            if event.event in ("message_stop", "error"):
+                error = str(value["error"]["message"]) if event.event == "error" else ""
+    except (ValueError, KeyError, AttributeError, TypeError):
+        error = "its events are not those of the Messages API"
+    return {"content": [{"type": "text", "text": text}], "usage": usage}, error
+
+
+# --- the probes --------------------------------------------------------------------------------------------------
+
+
+def _says(answer: Answer) -> Finding:
+    if answer.failure:
+        return answer.failure
+    return Finding(YES if answer.text.strip() else NO, "" if answer.text.strip() else "no text", answer.seconds)
+
+
+def _text(bench: Bench) -> Finding:
+    return _says(bench.ask("Reply with one word: pong"))
+
+
+def _stream(bench: Bench) -> Finding:
+    return _says(bench.ask("Reply with one word: pong", stream=True))
+
+
+def _tool(bench: Bench) -> Finding:
+    return _calls(bench.ask(_QUESTION, tools=[_TOOL]))
+
+
+def _calls(answer: Answer) -> Finding:
+    if answer.failure:
+        return answer.failure
+    return Finding(YES, "", answer.seconds) if answer.calls else Finding(NO, "no call", answer.seconds)
+
+
+def _round_trip(bench: Bench) -> Finding:
+    """The result of a call, and the thinking before it, go back; the answer must know the result."""
+    fields = {"tools": [_TOOL], "thinking": {"type": "enabled", "budget_tokens": THINKING_BUDGET}}
+    first = bench.ask(_QUESTION, **fields, max_tokens=MAX_TOKENS + THINKING_BUDGET)
+    if first.failure or not first.calls:
+        return _calls(first)
+    asked = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": first.blocks}]
+    made = [block["id"] for block in first.blocks if block.get("type") == "tool_use"]
+    results = [{"type": "tool_result", "tool_use_id": call_id, "content": _RESULT} for call_id in made]
+    second = bench.ask(results, messages=asked, **fields, max_tokens=MAX_TOKENS + THINKING_BUDGET)
+    if second.failure:
+        return second.failure
+    seconds = first.seconds + second.seconds
+    if "18" not in second.text:
+        return Finding(NO, "the answer does not know the result", seconds)
+    thinks = any(block.get("type") == "thinking" for block in [*first.blocks, *second.blocks])
+    return Finding(YES, "thinks" if thinks else "no thinking", seconds)
+
+
+def _image(bench: Bench) -> Finding:
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(red_square()).decode()}
+    question = {"type": "text", "text": "Which colour is this image? Reply with one word."}
+    answer = bench.ask([{"type": "image", "source": source}, question])
+    if answer.failure:
+        return answer.failure
+    sees = re.search(r"\bred\b", answer.text, re.IGNORECASE) is not None
+    return Finding(YES if sees else NO, "" if sees else "took it, and did not see its colour", answer.seconds)
+
+
+def red_square(size: int = 64) -> bytes:
+    """Return a PNG."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\xff\0\0" * size) * size)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def _forced(bench: Bench) -> Finding:
+    return _calls(bench.ask("Hello", tools=[_TOOL], tool_choice={"type": "tool", "name": _TOOL["name"]}))
+
+
+def _overflow(bench: Bench) -> Finding:
+    """A prompt longer than the window is refused in words that ccproxy understands, so that clients compact."""
+    model, config = bench.examination.model, bench.config
+    words = int(config.window(model) * 1.1) + 1000
+    price = prices_of(model, config).input
+    cost = words * (ASSUMED_PRICE if price is None and model.needs_key else price or Decimal(0))
+    if cost > bench.max_cost:
+        return Finding(SKIPPED, f"{words} tokens could cost ${cost:.2f}")
+    answer = bench.ask("word " * words, max_tokens=16)
+    limit = re.search(
+        r"prompt is too long: \d+ tokens > (\d+) maximum|exceed context limit: .*? > (\d+),", answer.error
+    )
+    if limit:
+        named = int(limit[1] or limit[2])
+        is_told = named < min(_NO_LIMIT, words)
+        return Finding(YES, str(named) if is_told else "", answer.seconds, named if is_told else None)
+    if answer.error:
+        return Finding(FAILED if answer.failure and answer.failure.outcome == FAILED else NO, answer.error)
+    taken = sum(read_usage(answer.message.get("usage") or {}).__dict__.values())
+    if taken < words * 0.8:
+        return Finding(NO, f"cut the prompt to {taken} tokens in silence", answer.seconds)
+    return Finding(YES, f"takes {taken}", answer.seconds)
+
+
+PROBES: Dict[str, Callable[[Bench], Finding]] = {
+    "text": _text,
+    "stream": _stream,
+    "tool": _tool,
+    "round trip": _round_trip,
+    "image": _image,
+    "forced tool": _forced,
+    "overflow": _overflow,
+}
+
+
+def examine(bench: Bench, on_probe: Callable[[str], None]) -> Examination:
+    """Ask a model all probes; when it does not even answer a text, none of the others."""
+    done = bench.examination
+    for name, probe in PROBES.items():
+        on_probe(name)
+        lost = done.findings.get("text", Finding(YES)).outcome == FAILED
+        done.findings[name] = Finding(SKIPPED) if lost else probe(bench)
+    return done
+
+
+def suggestions(done: Examination, config: Config) -> Json:
+    """Return the keys of models.yaml that would tell what was found, where they tell something else."""
+    model, found = done.model, done.findings
+    flags: Json = {}
+    if model.api_base == DEMO_BASE or found["text"].outcome != YES:
+        return flags
+    streams, sees = found["stream"].outcome, found["image"].outcome
+    if streams in (YES, NO, FAILED) and (streams == YES) != model.can_stream and not model.direct:
+        flags["can_stream"] = streams == YES
+    if sees in (YES, NO) and (sees == YES) != model.takes_images and not model.direct:
+        flags["supports_images"] = sees == YES
+    limit = found["overflow"].limit
+    if limit and limit != config.window(model):
+        flags["max_input_tokens"] = limit
+    return flags
