@@ -87,6 +87,10 @@ class App:
             if isinstance(running, Running):
                 running.cancel.cancel(Stopping("ccproxy is stopping"))
 
+    def tidy(self) -> None:
+        """Close connections to providers that nobody used for a while; to be called now and then."""
+        self._client.close_idle()
+
     def close(self) -> None:
         """Let go of connections and of the demo provider; write down what was not yet."""
         self._client.close()

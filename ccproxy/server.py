@@ -33,6 +33,7 @@ _EXHAUSTED_PAUSE = 0.1
 _WARN_PAUSE = 10.0
 _SPARE_DESCRIPTORS = 64
 """Descriptors for files and the like; each connection may need one more, to a provider."""
+_TIDY_INTERVAL = 2.0
 _ABORT_WAIT = 2.0
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError, socket.timeout)
 
@@ -53,6 +54,7 @@ class Server(ThreadingHTTPServer):
         self._refused: Set[socket.socket] = set()
         self._idle: Dict[socket.socket, None] = {}  # the longest idle first
         self._busy: Set[socket.socket] = set()
+        self._tidied_at = 0.0
         self._warned: Dict[str, float] = {}
         self.stopping = threading.Event()
         super().__init__((host, port), Handler)
@@ -101,6 +103,13 @@ class Server(ThreadingHTTPServer):
         deadline = time.monotonic() + timeout
         while self._busy and time.monotonic() < deadline:
             self._connections_changed.wait(deadline - time.monotonic())
+
+    def service_actions(self) -> None:
+        """Tidy up now and then; the accepting loop calls it several times a second."""
+        now = time.monotonic()
+        if now >= self._tidied_at + _TIDY_INTERVAL:
+            self._tidied_at = now
+            self.app.tidy()
 
     # --- limits ----------------------------------------------------------------------------------------------
 

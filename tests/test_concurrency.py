@@ -12,7 +12,9 @@ from typing import Any, List, Sequence, Tuple
 
 import pytest
 
+from ccproxy.provider.client import KEPT_IDLE
 from ccproxy.stub import Finish, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
+from faults import levels
 from grammar import check_grammar, fold, parse_sse
 from processes import eventually
 from support import Proxy, ask, proxy_with, running_proxy, user
@@ -172,3 +174,13 @@ def test_the_demo_starts_once() -> None:
             assert list(clients.map(first, range(20))) == [json.dumps(str(number)) for number in range(20)]
             assert demos() == before + 1
         eventually(lambda: demos() == before, "the demo provider ends")
+
+
+def test_a_burst_leaves_few_connections_behind() -> None:
+    """A few idle connections of each provider are kept; the others are closed after a while, the newest last."""
+    together = Together(30)
+    with proxy_with(together.script) as (proxy, _), ThreadPoolExecutor(30) as clients:
+        answers = list(clients.map(lambda number: check_answer(proxy, number), range(30)))
+        assert len(answers) == 30
+        sockets = levels()[1]
+        eventually(lambda: levels()[1] <= sockets - 2 * (30 - KEPT_IDLE), "the others are closed, at both ends")

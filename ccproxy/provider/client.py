@@ -35,6 +35,8 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
 # requests' default of 10 would open a new connection for every stream beyond it.
 POOL_SIZE = 1000
+# Idle connections of each provider that are kept, and the seconds after which the others are closed.
+KEPT_IDLE, IDLE_TIME = 8, 5.0
 MAX_BAD_LINES = 3
 _END_WAIT = 0.25
 # Response headers of Anthropic-format providers that clients act on.
@@ -72,6 +74,12 @@ class ProviderClient:
     def close(self) -> None:
         """Close the idle connections."""
         self._session.close()
+
+    def close_idle(self) -> None:
+        """Close those that a burst of requests left behind; a few of each provider are kept."""
+        for adapter in self._session.adapters.values():
+            if isinstance(adapter, CancellableAdapter):
+                adapter.close_idle(KEPT_IDLE, time.monotonic() - IDLE_TIME)
 
     def send(self, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
         """Send one call and return the open answer, its status known to be 200.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any, Optional
 
 import urllib3
@@ -16,6 +17,7 @@ class _Attached:
 
     sock: Optional[socket.socket]
     cancel: Optional[Cancel] = None
+    idle_since = 0.0
 
     def attach(self) -> None:
         """Name the socket to the request this thread works for."""
@@ -25,6 +27,7 @@ class _Attached:
 
     def detach(self) -> None:
         """Forget the request: the connection goes back to the pool, to another one."""
+        self.idle_since = time.monotonic()
         if self.cancel is not None:
             self.cancel.attach(None)
             self.cancel = None
@@ -57,6 +60,20 @@ class _Detaching:
             conn.detach()
         super()._put_conn(conn)  # type: ignore[misc]
 
+    def close_idle(self, keep: int, before: float) -> None:
+        """Close connections that went idle before a time, but for the ``keep`` that were used last."""
+        pool: Any = self.pool  # type: ignore[attr-defined]
+        if pool is None:
+            return  # closed
+        with pool.mutex:  # a stack: who was used last is on top
+            places = [place for place, conn in enumerate(pool.queue) if conn is not None]
+            old = [place for place in places[: max(0, len(places) - keep)] if pool.queue[place].idle_since < before]
+            closing = [pool.queue[place] for place in old]
+            for place in old:
+                pool.queue[place] = None
+        for conn in closing:
+            conn.close()
+
 
 class _HTTPPool(_Detaching, urllib3.HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
@@ -81,3 +98,11 @@ class CancellableAdapter(HTTPAdapter):
         manager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = self._POOLS
         return manager
+
+    def close_idle(self, keep: int, before: float) -> None:
+        """Close what a burst of requests left behind, in every pool."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - no dict: its keys() is a copy, made under its lock
+                pool = manager.pools.get(key)
+                if isinstance(pool, _Detaching):
+                    pool.close_idle(keep, before)

@@ -1,0 +1,94 @@
+"""A thousand streams at once in one process: all come to their end, and the process is as small after as before."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import List
+
+import pytest
+
+from ccproxy.server import raise_descriptor_limit
+from crowd import Levels, PacedProvider, connect, health_times, is_whole, stream
+from processes import configuration, running, serve_command
+
+STREAMS, IDLE, WORDS, INTERVAL = 1000, 2000, 12, 1.0
+MEMORY_PER_STREAM = 0.3
+"""MiB."""
+RETURN_WITHIN = 20.0
+"""Seconds: fifteen, and some for a machine that runs other tests as well."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads threads and memory from /proc"),
+]
+
+
+def test_a_thousand_streams_and_two_thousand_idle_connections(tmp_path: Path) -> None:
+    """All streams are whole, /health answers within a second, memory stays small, and everything goes back to idle."""
+    raise_descriptor_limit()
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 3 * (STREAMS + IDLE):
+        pytest.skip("this system does not allow as many descriptors")
+    print(asyncio.run(load(tmp_path)))
+
+
+async def load(folder: Path) -> str:
+    """Do it; return what was measured."""
+    async with PacedProvider(WORDS, INTERVAL) as provider:
+        variables = configuration(folder, provider.url)
+        with running(serve_command("--port", "0"), folder, variables) as process:
+            url = process.address()
+            assert is_whole(await stream(url, "warm up"), WORDS)
+            idle_level = Levels.of(process.popen.pid)
+            silent = [await connect(url) for _ in range(IDLE)]
+            before = Levels.of(process.popen.pid)
+            done = asyncio.Event()
+            health = asyncio.ensure_future(health_times(url, done))
+            started = time.monotonic()
+            tasks = [asyncio.ensure_future(stream(url, f"client {number}")) for number in range(STREAMS)]
+            peak = await peak_of(process.popen.pid, tasks)
+            answers = await asyncio.gather(*tasks)
+            took = time.monotonic() - started
+            done.set()
+            times = sorted(await health)
+            for _, writer in silent:
+                writer.close()
+            after = await level_after(process.popen.pid, idle_level)
+            assert process.popen.poll() is None
+    p99 = times[int(len(times) * 0.99)]
+    per_stream = (peak.memory - before.memory) / STREAMS
+    report = (
+        f"{STREAMS} streams in {took:.1f} s, /health p99 {p99:.3f} s of {len(times)}, {per_stream:.3f} MiB per stream, "
+        f"idle {idle_level}, peak {peak}, after {after}"
+    )
+    assert sum(is_whole(answer, WORDS) for answer in answers) == STREAMS, report
+    assert p99 < 1, report
+    assert per_stream <= MEMORY_PER_STREAM, report
+    assert after.threads <= idle_level.threads + 10, report
+    assert after.descriptors <= idle_level.descriptors + 10, report
+    return report
+
+
+async def peak_of(pid: int, tasks: List[asyncio.Future[bytes]]) -> Levels:
+    """Watch a process until the tasks are done; return the most that it took up."""
+    peak = Levels.of(pid)
+    while not all(task.done() for task in tasks):
+        now = Levels.of(pid)
+        peak = Levels(*(max(pair) for pair in zip(vars(peak).values(), vars(now).values())))
+        await asyncio.sleep(0.2)
+    return peak
+
+
+async def level_after(pid: int, wanted: Levels) -> Levels:
+    """Wait until threads and descriptors are back at a level, or for as long as that may take."""
+    deadline = time.monotonic() + RETURN_WITHIN
+    while time.monotonic() < deadline:
+        level = Levels.of(pid)
+        if level.threads <= wanted.threads + 10 and level.descriptors <= wanted.descriptors + 10:
+            break
+        with suppress(asyncio.TimeoutError):
+            await asyncio.sleep(0.2)
+    return Levels.of(pid)
