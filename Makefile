@@ -15,14 +15,14 @@ pip := $(py) -m pip install -qq --disable-pip-version-check
 # Only our own .venv may be emptied; somebody's VENV is added to.
 own := $(filter .venv,$(VENV))
 # The set-up is done again when setup.py, the interpreter or the place of the checkout is another one.
-key := $(shell $(PYTHON) -c 'import hashlib, os, sys; print(hashlib.sha256("\n".join([open("setup.py").read(), sys.version, os.getcwd()]).encode()).hexdigest()[:12])')
+key := $(shell "$(PYTHON)" -c 'import hashlib, os, sys; print(hashlib.sha256("\n".join([open("setup.py").read(), sys.version, os.getcwd()]).encode()).hexdigest()[:12])')
 installed := $(VENV)/.installed-$(key)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop restart dev test test-engines cov lint format types token-report zipapp clean
+.PHONY: help setup run stop restart dev test test-engines test-cov test-cov-html perf lint format types token-report zipapp clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: $(installed) .env models.yaml  ## create .venv, install, copy .env and models.yaml from the examples if absent
 
@@ -37,8 +37,8 @@ restart: setup  ## stop and run
 	@$(py) -m ccproxy stop
 	@$(py) -m ccproxy start $(ARGS)
 
-dev: setup  ## run the proxy in the foreground
-	@$(py) -m ccproxy serve $(ARGS)
+dev: setup  ## run the proxy in the foreground; a change of its code starts it again
+	@$(py) -m ccproxy serve --reload $(ARGS)
 
 test: setup  ## run the whole test suite
 	$(py) -m pytest -n auto $(PYTEST_ARGS)
@@ -46,8 +46,14 @@ test: setup  ## run the whole test suite
 test-engines: setup  ## run the tests against a real engine (downloads 160 MB, once)
 	CCPROXY_ENGINES=1 $(py) -m pytest -m engines $(PYTEST_ARGS)
 
-cov: setup  ## run it with coverage
+test-cov: setup  ## run it with coverage
 	$(py) -m pytest -n auto --cov --cov-report=term $(PYTEST_ARGS)
+
+test-cov-html: setup  ## the same, as pages in htmlcov/
+	$(py) -m pytest -n auto --cov --cov-report=html $(PYTEST_ARGS)
+
+perf: setup  ## measure a model directly and through the proxy (ARGS='--model_id deepseek/deepseek-chat')
+	@$(py) -m ccproxy perf $(ARGS)
 
 lint: $(installed)  ## check style and formatting
 	$(py) -m ruff check .
@@ -81,14 +87,14 @@ clean:  ## remove all that make created, but not .env and models.yaml
 
 # pip of 2020 and before, which the first releases of Python 3.9 bring, finds no wheel of tiktoken and tries to compile it.
 $(installed):
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 9) and "ccproxy needs Python 3.9 or newer; $(PYTHON) is %d.%d. Another one: make PYTHON=python3.12" % v)'
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 9) and "ccproxy needs Python 3.9 or newer; $(PYTHON) is %d.%d. Another one: make PYTHON=python3.12" % v)'
 	@echo 'Installing ccproxy and what it needs in $(VENV); about a minute, the first time.'
 ifdef uv
-	@uv venv --quiet --seed --python $(PYTHON) $(if $(own),--clear,--allow-existing) $(VENV)
+	@uv venv --quiet --seed --python "$(PYTHON)" $(if $(own),--clear,--allow-existing) $(VENV)
 	@uv pip install --quiet --python $(py) --editable '.[offline,dev]'
 else
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot create environments: install python3-venv (Debian, Ubuntu) or uv, then try again.' >&2; exit 1; }
-	@$(PYTHON) -m venv $(if $(own),--clear) $(VENV)
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot create environments: install python3-venv (Debian, Ubuntu) or uv, then try again.' >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(if $(own),--clear) $(VENV)
 	@$(pip) 'pip>=23'
 	@$(pip) --editable '.[offline,dev]'
 endif

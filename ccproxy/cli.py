@@ -71,7 +71,7 @@ def _run(arguments: List[str]) -> int:
     options, more = parser.parse_known_args(own)
     if more and not command.passes_on:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
-    options.more = more + passed
+    options.arguments, options.more = own, more + passed
     return int(module.run(options))
 
 

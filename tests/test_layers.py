@@ -62,6 +62,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "logfile",
         "stub",
         "background",
+        "code_watch",
     ),
     "wiring": ("app", "handlers.*"),
     "entries": ("cli", "capabilities", "commands.*", "server", "incoming", "outgoing", "wsgi", "perf.*", "__main__"),

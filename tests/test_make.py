@@ -15,9 +15,10 @@ from typing import Iterator
 import pytest
 
 from checkout_copy import CHECKOUT, Copy
+from processes import eventually, running
 from running import address_in, health
 
-TARGETS = re.findall(r"^([a-z]+):.*## ", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+TARGETS = re.findall(r"^([a-z-]+):.*## ", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
@@ -135,3 +136,45 @@ def test_every_target(copy: Copy, target: str) -> None:
     """Each target can be made, and `make help` says what it does."""
     output(copy.make("--dry-run", target))
     assert f"make {target} " in output(copy.make("help"))
+
+
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - {"help", "setup", "clean"}))
+def test_every_target_fails_when_it_fails(copy: Copy, target: str) -> None:
+    """A step that fails is the failure of the target."""
+    copy.script(".venv/bin/python", "exit 3")
+    assert copy.make(target).returncode != 0
+
+
+def test_spaces_in_every_path(tmp_path: Path) -> None:
+    """The checkout, and the Python that is asked for, may be anywhere."""
+    folder = tmp_path / "my own checkout"
+    folder.mkdir()
+    copy = Copy(folder)
+    copy.use_python_of_the_tests()
+    python = copy.script("a b/python", f'exec {sys.executable} "$@"')
+    try:
+        assert health(address_in(output(copy.make("run", f"PYTHON={python}")))) == 200
+    finally:
+        assert "ccproxy stopped" in output(copy.make("stop", f"PYTHON={python}"))
+
+
+def test_dev(copy: Copy) -> None:
+    """`make dev` serves in the foreground, with changed code as soon as it is there, until it is told to end."""
+    variables = {"PATH": os.environ["PATH"], "PORT": "0"}
+    command = ["make", f"PYTHON={sys.executable}", "dev"]
+    with running(command, copy.folder, variables) as process:
+        address = process.address()
+        assert health(address) == 200
+        (copy.folder / "ccproxy" / "new_module.py").write_text('"""New."""\n')
+        address = process.address()
+        assert health(address) == 200
+        assert any("ccproxy/new_module.py changed" in line for line in process.lines)
+    eventually(lambda: not answers(address), "the server ends with make")
+
+
+def answers(url: str) -> bool:
+    """Whether anything answers there."""
+    try:
+        return health(url) == 200
+    except OSError:
+        return False

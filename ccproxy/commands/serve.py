@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import log
 from ..app import App
+from ..code_watch import serve_reloading
 from ..config.load import state_folder
 from ..config.schema import Config
 from ..errors import ConfigError
@@ -37,12 +38,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", help="port to listen on (8082); 0 takes any free one")
     parser.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR")
+    parser.add_argument("--reload", action="store_true", help="start again whenever the code of ccproxy changes")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when the process PID, which started it, ends")
     add_configuration(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; running requests are given time to end."""
+    if options.reload:
+        return serve_reloading([argument for argument in options.arguments if argument != "--reload"])
     loaded = load(options)
     config = loaded.config
     _check_address(config)
