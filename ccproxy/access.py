@@ -38,7 +38,9 @@ def _check_page(request: Request) -> None:
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
     if origin is not None and urlsplit(origin).netloc != host:
         raise PermissionDenied("origin: requests from other web pages are refused")
-    if request.headers.get("sec-fetch-site") == "cross-site":
+    site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
+    # "same-site" is another port of this machine, or another name of the team's domain: a link from there is followed
+    if site == "cross-site" or (site == "same-site" and mode != "navigate"):
         raise PermissionDenied("sec-fetch-site: requests from other web pages are refused")
 
 

@@ -12,8 +12,9 @@ from typing import Callable, Dict, Optional
 
 from .access import check_access
 from .config.schema import Config
-from .errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, Stopping
-from .handlers import bodies, connection, conversion, count_tokens, health, messages, metrics, models, usage
+from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound, Stopping
+from .feed import Feed
+from .handlers import bodies, connection, conversion, count_tokens, dashboard, health, messages, metrics, models, usage
 from .handlers.context import Context
 from .handlers.running import Running
 from .http1 import field_value
@@ -41,8 +42,10 @@ ROUTES: Dict[str, Dict[str, Handler]] = {
     "/v1/stats": {"GET": usage.handle},
     "/test-connection": {"GET": connection.handle},
     "/metrics": {"GET": metrics.handle},
+    "/dashboard": {"GET": dashboard.handle},
+    "/dashboard/events": {"GET": dashboard.handle_events},
     "/health": {"GET": health.handle},
-    "/": {"GET": health.hello},
+    "/": {"GET": dashboard.handle_root},
     "/api/hello": {"GET": health.hello},
 }
 OPEN_PATHS = frozenset({"/health"})
@@ -70,6 +73,7 @@ class App:
         self._cooldown = Cooldown()
         self._last_routes = LastRoutes()
         self._spending = Spending(ledger.path if ledger else None)
+        self._feed = Feed(ledger.path if ledger else None)
         self._watch = Watch()
         self._demo_lock = threading.Lock()
         self._demo: Optional[StubProvider] = None
@@ -80,6 +84,10 @@ class App:
             if self._demo is None:
                 self._demo = StubProvider()
             return self._demo.url
+
+    def drain(self) -> None:
+        """Let answers that have no end of their own come to one: the process is about to stop."""
+        self._feed.close()
 
     def abort(self) -> None:
         """Break off the providers' answers that are still coming; their streams end with an error event."""
@@ -93,6 +101,7 @@ class App:
 
     def close(self) -> None:
         """Let go of connections and of the demo provider; write down what was not yet."""
+        self.drain()
         self._client.close()
         if self._demo is not None:
             self._demo.close()
@@ -118,7 +127,7 @@ class App:
         response.headers.setdefault("request-id", request_id)
         response.headers = {name: field_value(value) for name, value in response.headers.items()}
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
-        return bodies.record(request, response, request_id, config) if config.log_bodies else response
+        return bodies.record(request, response, request_id, config) if config.log_bodies and request.body else response
 
     def admit(self, request: Request) -> None:
         """Let a request pass whose body was not read yet, or not.
@@ -148,12 +157,18 @@ class App:
             metrics=self._metrics,
             last_routes=self._last_routes,
             spending=self._spending,
+            feed=self._feed,
             ledger=self._ledger,
         )
 
     def _dispatch(self, context: Context, request: Request) -> Response:
-        self._check(context.config, request)
         path = normalise(request.path)
+        try:
+            self._check(context.config, request)
+        except AuthenticationFailed as refusal:
+            if path in dashboard.PATHS and dashboard.is_browser(request):
+                return dashboard.page(refusal.status)  # it asks its reader for the token
+            raise
         methods = ROUTES.get("/v1/models/{id}" if path.startswith("/v1/models/") else path)
         if methods is None:
             raise NotFound(f"no such path: {request.path}")

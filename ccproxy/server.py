@@ -84,6 +84,7 @@ class Server(ThreadingHTTPServer):
     def stop(self, timeout: float) -> bool:
         """Stop accepting, close idle connections, wait for running requests; return whether all of them ended."""
         self.stopping.set()
+        self.app.drain()
         self.shutdown()
         self.server_close()
         with self._connections_changed:

@@ -149,6 +149,7 @@ def report(path: Path, period: str, now: float, limits: Optional[Mapping[str, De
             answer: Json = {
                 "period": period,
                 "since": None if since is None else datetime.fromtimestamp(since, timezone.utc).isoformat(),
+                "today": time.strftime("%Y-%m-%d", time.localtime(now)),
                 "time_zone": time.strftime("%Z", time.localtime(now)),
                 "session": session,
                 "budgets": [budget.to_dict() for budget in budgets(limits or {}, so_far)],

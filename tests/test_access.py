@@ -46,6 +46,8 @@ REFUSED = [
     {"Origin": "http://evil.example"},
     {"Origin": "null"},
     {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
 ]
 
 

@@ -55,6 +55,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "config.reload",
         "ledger",
         "ledgerfile",
+        "feed",
         "metrics",  # remembers under a lock
         "usage",
         "spending",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -51,7 +51,8 @@ def load_config(
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
-    return Loaded(config, env_path, models_path, tuple(_warnings(config, settings)))
+    warnings = tuple(_warnings(config, settings))
+    return Loaded(replace(config, warnings=warnings), env_path, models_path, warnings)
 
 
 def state_folder(config: Config, environment: Mapping[str, str]) -> Path:

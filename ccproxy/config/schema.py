@@ -276,6 +276,8 @@ class Config:
     daily_budget_usd: Optional[Decimal] = None
     models: Mapping[str, Model] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    warnings: Tuple[str, ...] = ()
+    """What its owner should know about it."""
 
     def find(self, reference: str) -> Optional[Model]:
         """Return the model a reference names: a model_id, ``custom/<model_id>`` or ``<provider>/<model name>``."""

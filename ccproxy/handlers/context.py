@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional
 
 from ..config.schema import Config
 from ..errors import InvalidRequest
+from ..feed import Feed
 from ..last_routes import LastRoutes
 from ..ledger import Ledger
 from ..metrics import Metrics
@@ -40,6 +41,7 @@ class Context:
     metrics: Metrics
     last_routes: LastRoutes
     spending: Spending
+    feed: Feed
     ledger: Optional[Ledger] = None
     """Where requests are recorded; None: nowhere."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Dict, Iterator, List, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Union
 
 from ..anthropic import MessagesRequest
 from ..budget import UNTIL, Budget, budgets, limits, tightest
@@ -101,13 +101,14 @@ def answer(
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
     walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)
-    record.unanswered = walk.unanswered
+    record.unanswered, running.record = walk.unanswered, record
 
-    def ask(model: Model) -> Tuple[Model, Union[Exchange, Relay]]:
+    def ask(model: Model) -> Union[Exchange, Relay]:
         record.attempts += 1
+        record.model = model
         if model.direct:
-            return model, Relay.open(request, messages, model, context)
-        return model, Exchange.open(messages, model, context, message_id, estimates.of(model.name))
+            return Relay.open(request, messages, model, context)
+        return Exchange.open(messages, model, context, message_id, estimates.of(model.name))
 
     early = None
     if not any(model.direct for model in decision.models):  # what is passed through is the provider's from its start
@@ -115,9 +116,8 @@ def answer(
         early = _early(context, messages, decision, start)
     running.start(config.provider_total_timeout, early)
     try:
-        record.model, exchange = walk.first_answer(decision.models, ask)
+        exchange = walk.first_answer(decision.models, ask)
     except ApiError as error:
-        record.model = walk.last
         return _failed(error, record, messages)
     headers = _headers(decision, record.model)
     if isinstance(exchange, Relay):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from ..errors import ClientGone, ProviderError
 from ..provider.cancel import Cancel
 from ..watch import Watch
 from ..web import Early, Line
+
+if TYPE_CHECKING:
+    from .record import Record
 
 
 class Running:
@@ -16,6 +19,8 @@ class Running:
 
     def __init__(self, watch: Watch, line: Optional[Line]) -> None:
         self.cancel = Cancel()
+        self.record: Optional[Record] = None
+        """What is known of it so far, when it is one for a model."""
         self._watch, self._line = watch, line
         self._deadline = float("inf")
         self._limit = 0.0
@@ -31,6 +36,10 @@ class Running:
         if self._line is not None and early is not None:
             self._line.expect(early)
         self._watch.add(self)
+
+    def all(self) -> List[Running]:
+        """Return the requests of this process that are being watched."""
+        return [item for item in self._watch.all() if isinstance(item, Running)]
 
     def begin_answer(self) -> bool:
         """Take the way to the client over from the watching thread; return whether early bytes went out."""

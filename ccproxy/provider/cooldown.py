@@ -42,6 +42,12 @@ class Cooldown:
             state.rests_until = now + state.rest  # a probe that is never reported brings another one
             return False
 
+    def rests_until(self, key: Hashable) -> float:
+        """Return the time until which a model is passed over; of one that never rested long past."""
+        with self._states_lock:
+            state = self._states.get(key)
+            return state.rests_until if state is not None else 0.0
+
     def report(self, key: Hashable, is_good: bool, now: float) -> None:
         """Take down how a request to a model ended."""
         with self._states_lock:

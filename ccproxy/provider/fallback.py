@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Callable, List, Optional, Sequence, TypeVar
+from typing import Callable, List, Sequence, Tuple, TypeVar
 
 from ..config.schema import Model
 from ..errors import ApiError, ProviderError
@@ -27,8 +27,6 @@ class Walk:
     cancel: Cancel
     waited: float = 0.0
     attempts: int = 0
-    last: Optional[Model] = None
-    """The model that was asked last."""
     failures: List[str] = field(default_factory=list)
     unanswered: List[str] = field(default_factory=list)
     """The models that were passed over or failed."""
@@ -45,7 +43,7 @@ class Walk:
         last: ApiError = ProviderError("the route is empty", is_transient=False)
         for position, model in enumerate(models):
             is_last = position == len(models) - 1
-            if not is_last and self.cooldown.is_resting(_key(model), time.monotonic()):
+            if not is_last and self.cooldown.is_resting(cooldown_key(model), time.monotonic()):
                 self.failures.append(f"{model.model_id}: passed over, it failed too often just now")
                 self.unanswered.append(model.model_id)
                 continue
@@ -60,7 +58,7 @@ class Walk:
         raise self._told(last)
 
     def _ask_again(self, model: Model, ask: Callable[[Model], T]) -> T:
-        attempt, self.last = 0, model
+        attempt = 0
         while True:
             self.attempts += 1
             try:
@@ -73,14 +71,14 @@ class Walk:
                 pause = wait_before(attempt, error, self.policy, waited=self.waited, draw=draw, now=time.time())
                 if pause is None:
                     if error.is_transient or error.status >= 500:
-                        self.cooldown.report(_key(model), False, time.monotonic())
+                        self.cooldown.report(cooldown_key(model), False, time.monotonic())
                     raise
                 log.info("%s is asked again in %.1f s", model.model_id, pause)
                 self.cancel.pause(pause)
                 self.waited += pause
                 attempt += 1
             else:
-                self.cooldown.report(_key(model), True, time.monotonic())
+                self.cooldown.report(cooldown_key(model), True, time.monotonic())
                 return answer
 
     def _told(self, error: ApiError) -> ApiError:
@@ -91,5 +89,6 @@ class Walk:
         return error
 
 
-def _key(model: Model) -> tuple[str, str]:
+def cooldown_key(model: Model) -> Tuple[str, str]:
+    """Return by what a model is known to ``Cooldown``: entries for the same one share its bad luck."""
     return model.api_base, model.name
