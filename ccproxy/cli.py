@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import List, Optional, Tuple
 
@@ -27,7 +28,7 @@ COMMANDS = {
     row.name: row
     for row in (
         Command("serve", "serve in the foreground (the default)"),
-        Command("check", "validate the configuration"),
+        Command("check", "validate the configuration; with --live, ask the models what they can"),
         Command("route", "say which model a request body would go to, and why, without sending it"),
         Command("models", "list the models it can reach: keys, limits, prices"),
         Command("code", "start Claude Code with any model; what is not its own goes to `claude`", passes_on=True),
@@ -36,6 +37,7 @@ COMMANDS = {
         Command("perf", "measure a model directly and through the proxy"),
         Command("start", "serve in the background; takes the options of serve as well", passes_on=True),
         Command("stop", "stop the server in the background"),
+        Command("completion", "print the lines with which a shell completes commands, options and models"),
     )
 }
 
@@ -43,7 +45,7 @@ COMMANDS = {
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one command and return its exit code; without one, ``serve``."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or (arguments[0] not in COMMANDS and arguments[0] not in ("-h", "--help", "--version")):
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "serve")
     try:
         code = _run(arguments)
@@ -62,6 +64,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _run(arguments: List[str]) -> int:
     command = COMMANDS.get(arguments[0])
+    if command is None and not arguments[0].startswith("-"):
+        raise CcproxyError(_unknown(arguments[0]))
     if command is None:
         _overview().parse_args(arguments)
         return 0
@@ -73,6 +77,12 @@ def _run(arguments: List[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     options.arguments, options.more = own, more + passed
     return int(module.run(options))
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name, COMMANDS, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    return f"no command {name!r}; {advice}"
 
 
 def _split(arguments: List[str]) -> Tuple[List[str], List[str]]:
@@ -96,7 +106,7 @@ def parser_of(command: Command) -> argparse.ArgumentParser:
 
 
 def _overview() -> argparse.ArgumentParser:
-    lines = [f"  {row.name:<10}{row.help}" for row in COMMANDS.values()]
+    lines = [f"  {row.name:<12}{row.help}" for row in COMMANDS.values()]
     parser = argparse.ArgumentParser(
         prog="ccproxy",
         usage="ccproxy [COMMAND] [OPTIONS]",

@@ -48,3 +48,12 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().out
     for row in cli.COMMANDS.values():
         assert re.search(rf"^  {row.name} +{re.escape(row.help)}$", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "advice"), [("chek", "did you mean check?"), ("xyz", "there are serve, check")])
+def test_an_unknown_command(name: str, advice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that says what there is."""
+    assert cli.main([name]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert advice in said.err
