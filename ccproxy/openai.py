@@ -183,7 +183,7 @@ def _plain_delta(delta: Any, finish_reason: Optional[str] = None) -> Optional[Ch
 
 
 class ChunkReader:
-    """Reads the chunks of one stream.
+    """Reads the chunks of one stream, or one whole completion.
 
     Most providers repeat all but the delta to the letter. Once that frame is known, what stands in it is the delta
     of a chunk that says nothing else, and it alone is parsed: 4 us a chunk in place of 12.
@@ -192,6 +192,16 @@ class ChunkReader:
     def __init__(self) -> None:
         self._head = self._tail = ""
         self._tries = 3  # some frames never come back: a time in milliseconds, random padding
+
+    is_done = False  # a stream of chunks ends with ``[DONE]`` alone
+
+    def parse(self, text: str) -> List[Chunk]:
+        """Return what one event's JSON text says; what it raises is that of ``read``."""
+        return [self.read(text)]
+
+    def whole(self, data: Any) -> List[Chunk]:
+        """Return what a whole completion says."""
+        return [Chunk.from_completion(data)]
 
     def read(self, text: str) -> Chunk:
         """Return a chunk from its JSON text.

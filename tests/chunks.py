@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 from ccproxy.errors import ProviderError
 from ccproxy.message import Event
-from ccproxy.openai import Chunk
+from ccproxy.openai import Chunk, ChunkReader
+from ccproxy.responses import ResponsesReader
 from ccproxy.sse import Reader, encode
 from ccproxy.translate.reply import ReplyContext
 from ccproxy.translate.stream import StreamTranslator
@@ -50,17 +51,23 @@ def sse(*chunks: Json, done: bool = True) -> bytes:
     return "".join([*frames, "data: [DONE]\n\n" if done else ""]).encode()
 
 
-def read(parts: Iterable[bytes]) -> Tuple[List[Chunk], bool]:
-    """The chunks of a provider's stream, and whether it said ``[DONE]``."""
-    reader, chunks = Reader(), []
-    for event in [*(event for part in parts for event in reader.feed(part)), *reader.finish()]:
+READERS: Dict[str, Callable[[], Union[ChunkReader, ResponsesReader]]] = {
+    "chat": ChunkReader,
+    "responses": ResponsesReader,
+}
+
+
+def read(parts: Iterable[bytes], api: str = "chat") -> Tuple[List[Chunk], bool]:
+    """The chunks of a provider's stream, and whether it said that it is done."""
+    frames, reader, chunks = Reader(), READERS[api](), []
+    for event in [*(event for part in parts for event in frames.feed(part)), *frames.finish()]:
         if event.data.strip() == "[DONE]":
             return chunks, True
         try:
-            chunks.append(Chunk.from_dict(json.loads(event.data)))
+            chunks += reader.parse(event.data)
         except ValueError:
             continue
-    return chunks, False
+    return chunks, reader.is_done
 
 
 def context(**fields: Any) -> ReplyContext:

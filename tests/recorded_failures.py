@@ -42,14 +42,14 @@ BY_STATUS: Dict[int, Kind] = {
 
 BY_CONTENT: Sequence[Tuple[str, FrozenSet[Kind]]] = (
     (r"tool_use_failed", frozenset({INTERNAL})),
-    (r"invalid_api_key|api key not valid", frozenset({AUTHENTICATION})),
+    (r"invalid_api_key|api key not valid|incorrect api key", frozenset({AUTHENTICATION})),
     (r"insufficient[_ ]quota|insufficient[_ ]balance|arrearage", frozenset({BILLING})),
     # A debt, answered with 403: either reading is true.
     (r"accountoverdueerror", frozenset({BILLING, PERMISSION})),
     # Moderation behind OpenRouter, which repeats the inner provider's 403.
     (r"violates usage guidelines", frozenset({INVALID, PERMISSION})),
     (r"content_policy_violation|content_filter|data_inspection_failed", frozenset({INVALID})),
-    (r"model_not_found|no endpoints found|does not exist", frozenset({NOT_FOUND})),
+    (r"model_not_found|no endpoints found|does not exist|model not found", frozenset({NOT_FOUND})),
     (r"overloaded", frozenset({OVERLOADED})),
 )
 

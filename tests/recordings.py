@@ -41,7 +41,7 @@ REFUSED = (
 
 @dataclass(frozen=True)
 class Recording:
-    """One recorded chat-completions exchange."""
+    """One recorded exchange; `api` is `chat` (completions) or `responses`."""
 
     id: str
     provider: str
@@ -53,6 +53,7 @@ class Recording:
     body: bytes
     is_stream: bool
     lengths: Optional[List[int]]
+    api: str = "chat"
 
     @property
     def is_error(self) -> bool:
@@ -66,12 +67,15 @@ def folder() -> Path:
     return Path(os.environ.get(VARIABLE) or default)
 
 
+APIS = {"chat.completions": "chat", "openai.responses": "responses"}
+
+
 def load() -> List[Recording]:
-    """Return every recorded chat-completions exchange that has an answer; [] when there is no folder."""
+    """Return every recorded exchange of these APIs that has an answer; [] when there is no folder."""
     found = []
     for path in sorted(folder().glob("*/*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["kind"] == "chat.completions" and data["response"]:
+        if data["kind"] in APIS and data["response"]:
             found.append(recording(data))
     return found
 
@@ -97,6 +101,7 @@ def recording(data: Json) -> Recording:
         body=body,
         is_stream="sse" in response,
         lengths=response.get("chunk_lengths"),
+        api=APIS.get(data["kind"], "chat"),
     )
 
 

@@ -29,7 +29,7 @@ def translated(
 
 def body(messages: Any = None, dialect: str = "generic", **fields: Any) -> Json:
     """The provider's request body."""
-    return translated(messages if messages is not None else user("Hi"), dialect, **fields).chat.to_dict()
+    return translated(messages if messages is not None else user("Hi"), dialect, **fields).request.to_dict()
 
 
 def sent(messages: Any, dialect: str = "generic", **fields: Any) -> List[Json]:

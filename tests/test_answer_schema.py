@@ -11,11 +11,10 @@ from pydantic import TypeAdapter
 from accumulator_cases import CASES, JSON, Case
 from answer_schema import document_faults, event_faults, faults, sdk_faults
 from ccproxy.message import Event, Usage, fold, message_object
-from ccproxy.openai import Chunk
 from ccproxy.provider.dialects import DIALECTS as DIALECT
 from ccproxy.stub import StubProvider, demo_script
 from ccproxy.translate.failure import Target, translate_failure
-from chunks import REQUEST_ID, read, stream_of, wire
+from chunks import READERS, REQUEST_ID, read, stream_of, wire
 from grammar import parse_sse
 from recordings import Recording
 from support import ask, running_proxy, user
@@ -50,16 +49,16 @@ def failure_faults(status: int, headers: Dict[str, str], body: bytes) -> List[st
     return faults("ErrorResponse", body) + identified(body)
 
 
-def answer_faults(body: bytes, is_stream: bool, dialect: str) -> List[str]:
+def answer_faults(body: bytes, is_stream: bool, dialect: str, api: str = "chat") -> List[str]:
     """The faults of what a client gets for a provider's answer, by the way that the proxy takes it."""
     if is_stream:
-        chunks, is_done = read([body])
+        chunks, is_done = read([body], api)
         return checked(stream_of(chunks, done=is_done, dialect=DIALECT[dialect]))
     try:
         value = json.loads(body)
     except ValueError:
         return failure_faults(502, {}, body)
-    return checked(stream_of([Chunk.from_completion(value)], dialect=DIALECT[dialect]))
+    return checked(stream_of(READERS[api]().whole(value), dialect=DIALECT[dialect]))
 
 
 @each(RECORDINGS)
@@ -68,7 +67,8 @@ def test_a_recorded_answer(source: Recording) -> None:
     if source.is_error:
         assert failure_faults(source.status, source.headers, source.body) == []
     else:
-        assert answer_faults(source.body, source.is_stream, DIALECTS.get(source.provider, "generic")) == []
+        dialect = DIALECTS.get(source.provider, "generic")
+        assert answer_faults(source.body, source.is_stream, dialect, source.api) == []
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))

@@ -274,6 +274,38 @@ def test_limits() -> None:
     assert [config.window(a), config.window(b)] == [1_000_000, 128_000]
 
 
+@pytest.mark.parametrize(
+    ("name", "api"),
+    [
+        ("gpt-4.1", "chat"),
+        ("gpt-4o", "chat"),
+        ("gpt-5", "chat"),
+        ("gpt-5.2", "chat"),
+        ("o3", "chat"),
+        ("o3-pro", "responses"),
+        ("gpt-5-pro", "responses"),
+        ("gpt-5-codex", "responses"),
+        ("gpt-5.1-codex-mini", "responses"),
+        ("gpt-5.4", "responses"),
+        ("gpt-5.6-luna", "responses"),
+        ("gpt-6-astra", "responses"),
+        ("gpt-6.1-sol", "responses"),
+        ("o4-mini-deep-research", "responses"),
+    ],
+)
+def test_the_api_of_openais_models(name: str, api: str) -> None:
+    """Chat completions, but for the models that take functions, or think beside them, on the Responses API alone.
+
+    The same name at another address says nothing; models.yaml has the last word.
+    """
+    model = make_config().find(f"openai/{name}")
+    assert model is not None
+    assert (model.api, model.dialect.max_tokens_field == "max_output_tokens") == (api, api == "responses")
+    row = {"model_id": "m", "model_name": name}
+    rows = [{**row, "api_base": "http://x"}, {**row, "model_id": "n", "api_base": model.api_base, "api": "chat"}]
+    assert [entry.api for entry in make_config(models=rows).models.values()] == ["chat", "chat"]
+
+
 def test_any_mapping_configures() -> None:
     """No file and no environment is needed."""
     assert build_config({"PORT": ("1", "here")}, {}, {}).port == 1

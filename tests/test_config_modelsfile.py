@@ -25,6 +25,7 @@ EVERY_KEY = """
   cache_read_cost_per_token: 0.00000007
   cache_write_cost_per_million_tokens: 2
   dialect: deepseek
+  api: responses
   direct: false
   reasoning_effort: medium
   temperature: 0.5
@@ -52,6 +53,7 @@ def test_every_key_of_a_model() -> None:
         cache_read_cost_per_token=Decimal("0.00000007"),
         cache_write_cost_per_token=Decimal("0.000002"),
         dialect_name="deepseek",
+        api_name="responses",
         reasoning_effort="medium",
         temperature=0.5,
         extra_headers={"X-Title": "ccproxy", "X-Number": "5"},
@@ -89,6 +91,7 @@ WRONG = [
     (f"- model_id: m\n  {BASE}\n  can_stream: maybe\n", "models.yaml:3: can_stream: ", "true or false"),
     (f"- model_id: m\n  {BASE}\n  input_cost_per_token: -1\n", "models.yaml:3: input_cost_per_token: ", "at least 0"),
     (f"- model_id: m\n  {BASE}\n  dialect: klingon\n", "models.yaml:3: dialect: ", "deepseek"),
+    (f"- model_id: m\n  {BASE}\n  api: soap\n", "models.yaml:3: api: ", "chat, responses"),
     (f"- model_id: m\n  {BASE}\n  reasoning_effort: huge\n", "models.yaml:3: reasoning_effort: ", "medium"),
     (f"- model_id: m\n  {BASE}\n  extra_headers: [a]\n", "models.yaml:3: extra_headers: ", "mapping"),
     (

@@ -22,6 +22,7 @@ from support import Json, ask, make_config, running_proxy
 KEY, OTHER = "sk-good-0123456789abcdef", "sk-evil-0123456789abcdef"
 LIST = b'{"object": "list", "data": [{"id": "m"}]}'
 MESSAGE = b'{"type": "message", "content": []}'
+RESPONSE = b'{"object": "response", "status": "incomplete", "output": []}'
 REFUSED = (401, json.dumps({"error": {"message": f"Incorrect API key provided: {OTHER}"}}).encode())
 NO_PATH = (404, b'{"error": {"message": "no such path"}}')
 
@@ -140,6 +141,18 @@ def test_a_key_that_is_refused(rules: Rules) -> None:
     assert finding.error is not None
     assert "refused the key" in finding.error
     assert OTHER not in repr(finding)
+
+
+def test_a_provider_of_the_responses_api() -> None:
+    """Is asked in its own words, for the least that it gives."""
+
+    def rules(method: str, path: str, key: str) -> Reply:
+        return (200, RESPONSE) if (method, path) == ("POST", "/v1/responses") else NO_PATH
+
+    finding, provider = one(rules, api="responses")
+    assert (finding.reachable, finding.key_accepted, finding.error) == (True, True, None)
+    assert provider.asked[-1][3] == {"model": "m", "input": "Hi", "store": False, "max_output_tokens": 16}
+    assert "not as responses do" in str(one(lambda *_: (200, b"{}"), api="responses")[0].error)
 
 
 @pytest.mark.parametrize("base", ["", "/v1"])

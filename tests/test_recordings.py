@@ -20,8 +20,9 @@ import sseclient
 from ccproxy.openai import Chunk, ChunkReader
 from ccproxy.sse import Reader
 from grammar import check_error, check_grammar, error_of, fold, parse_sse
-from recordings import VARIABLE, Call, Reading, Recording, folder, load, read
+from recordings import VARIABLE, Call, Reading, Recording, folder, load
 from replay import Answer, ReplayProvider, Reply, bytewise, cut, post
+from responses_reading import read
 from support import running_proxy
 
 Json = Dict[str, Any]
@@ -74,7 +75,9 @@ MODES: Dict[str, Callable[[Recording], Answer]] = {
     "close": lambda source: replayed(source, [source.body], "close"),
 }
 
-FINISH = re.compile(rb'"finish_reason": *"')
+FINISH = re.compile(
+    rb'"finish_reason": *"|(?:event: response.completed\n)?data: [^\n]*"response\.(?:completed|incomplete)"'
+)
 TOOL_ID = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
 
 
@@ -150,6 +153,7 @@ def model_entry(source: Recording, provider: ReplayProvider) -> Json:
         "api_base": provider.base(key_of(source)),
         "api_key_name": "REPLAY_KEY",
         "dialect": DIALECTS.get(source.provider, "generic"),
+        "api": source.api,
     }
 
 

@@ -56,7 +56,7 @@ def body_of(request: Json, dialect: str, name: str = "some-model", **entry: Any)
     model = model_of(dialect, model_name=name, **entry)
     try:
         parsed = MessagesRequest.from_dict(request)
-        chat = translate_request(parsed, model, output_limit=LIMIT, stream=parsed.stream).chat
+        chat = translate_request(parsed, model, output_limit=LIMIT, stream=parsed.stream).request
     except InvalidRequest as error:
         refusal = error.message
     else:

@@ -158,7 +158,7 @@ def body_for(messages: Sequence[Json], model: Model) -> Json:
     request = {"model": "claude", "max_tokens": 100, "messages": messages, "stream": True}
     if tools:
         request["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in tools]
-    chat = translate_request(MessagesRequest.from_dict(request), model, output_limit=4096, stream=True).chat
+    chat = translate_request(MessagesRequest.from_dict(request), model, output_limit=4096, stream=True).request
     return json.loads(json.dumps(chat.to_dict(), ensure_ascii=False).encode("utf-8", "replace"))  # type: ignore[no-any-return]
 
 
@@ -173,8 +173,8 @@ def assistant_of(body: Json) -> Json:
 
 
 def is_told(source: Recording) -> bool:
-    """Whether a recording is a whole answer with reasoning or calls."""
-    if source.is_error:
+    """Whether a recording is a whole chat completion with reasoning or calls."""
+    if source.is_error or source.api != "chat":
         return False
     reading = reading_of(source)
     return reading.failure is None and bool(reading.calls or (reading.reasoning and reading.text))

@@ -69,7 +69,7 @@ def test_pdfs_go_as_files_where_the_provider_reads_them() -> None:
 def test_pdfs_are_named_where_the_provider_cannot_read_them() -> None:
     """The model is told what it does not see, and so is the owner."""
     done = translated(user(NAMED_PDF))
-    assert '[PDF "Report" omitted' in done.chat.to_dict()["messages"][0]["content"]
+    assert '[PDF "Report" omitted' in done.request.to_dict()["messages"][0]["content"]
     assert done.dropped
 
 
@@ -84,7 +84,7 @@ def test_a_model_without_eyes_reads_a_note() -> None:
     """Images become words, in messages and in results, and the owner is told."""
     for blind in ({"dialect": "deepseek"}, {"model": {"supports_images": False}}):
         done = translated([*user(PNG), turn("assistant", use()), turn("user", result(content=[PNG]))], **blind)
-        messages = done.chat.to_dict()["messages"]
+        messages = done.request.to_dict()["messages"]
         assert (messages[0]["content"], messages[2]["content"]) == (OMITTED, OMITTED)
         assert done.dropped
 

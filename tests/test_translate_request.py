@@ -84,7 +84,7 @@ def test_sampling_that_a_model_refuses_is_left_out() -> None:
 @pytest.mark.parametrize(("dialect", "options"), [("generic", {"include_usage": True}), ("mistral", None)])
 def test_streams_ask_for_usage(dialect: str, options: Any) -> None:
     """Where the provider does not refuse the field."""
-    streamed = translated(user("Hi"), dialect, stream=True).chat.to_dict()
+    streamed = translated(user("Hi"), dialect, stream=True).request.to_dict()
     assert (streamed["stream"], streamed.get("stream_options")) == (True, options)
     assert not {"stream", "stream_options"} & set(body(dialect=dialect))
 
@@ -117,14 +117,14 @@ SILENT = {
 def test_fields_without_a_counterpart_are_dropped(name: str) -> None:
     """Clients send them always: neither refused, nor forwarded, nor worth a note."""
     done = translated(user("Hi"), "openai", **{name: SILENT[name]})
-    assert done.chat.to_dict() == translated(user("Hi"), "openai").chat.to_dict()
+    assert done.request.to_dict() == translated(user("Hi"), "openai").request.to_dict()
     assert done.dropped == ()
 
 
 def test_unknown_fields_are_dropped_with_a_note() -> None:
     """Clients add beta fields monthly; the log says what was not passed on."""
     done = translated(user("Hi"), of_tomorrow=1)
-    assert "of_tomorrow" not in done.chat.to_dict()
+    assert "of_tomorrow" not in done.request.to_dict()
     assert any("of_tomorrow" in note for note in done.dropped)
 
 

@@ -115,7 +115,7 @@ SERVER_TOOLS = [
 def test_tools_that_anthropic_runs_are_dropped(server_tool: Json) -> None:
     """Dropped with a note beside others; refused as the only tool or as the forced one."""
     done = translated(user("Hi"), tools=[custom(), server_tool])
-    assert [entry["function"]["name"] for entry in done.chat.to_dict()["tools"]] == ["Read"]
+    assert [entry["function"]["name"] for entry in done.request.to_dict()["tools"]] == ["Read"]
     assert any(server_tool["type"] in note for note in done.dropped)
     with pytest.raises(InvalidRequest):
         body(tools=[server_tool])
@@ -158,7 +158,7 @@ def test_long_names_are_the_same_everywhere() -> None:
     """In the list, in the choice and in the history; the answer's name is mapped back."""
     history = [HI, turn("assistant", use(name=LONG)), turn("user", result())]
     done = translated(history, tools=[custom(LONG)], tool_choice={"type": "tool", "name": LONG})
-    request = done.chat.to_dict()
+    request = done.request.to_dict()
     name = request["tools"][0]["function"]["name"]
     assert len(name) <= 64
     assert request["tool_choice"]["function"]["name"] == name
@@ -207,8 +207,8 @@ def test_a_call_that_cannot_be_forced_is_asked_for() -> None:
     """In words, and the owner is told."""
     done = translated(user("Hi"), "zai", tools=[custom()], tool_choice={"type": "any"})
     plain = translated(user("Hi"), "zai", tools=[custom()])
-    assert done.chat.messages != plain.chat.messages
-    assert "tool" in str(done.chat.to_dict()["messages"]).lower()
+    assert done.request.messages != plain.request.messages
+    assert "tool" in str(done.request.to_dict()["messages"]).lower()
     assert done.dropped
 
 

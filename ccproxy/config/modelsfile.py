@@ -10,7 +10,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..provider.dialects import DIALECTS
-from .schema import EFFORTS, Model, money, one_of, positive_number, real_number, references, text, truth
+from .schema import APIS, EFFORTS, Model, money, one_of, positive_number, real_number, references, text, truth
 
 _MILLION = Decimal(1_000_000)
 
@@ -60,6 +60,7 @@ _KEYS: Dict[str, Tuple[str, Callable[[Any], Any]]] = {
     "max_input_tokens": ("max_input_tokens", positive_number),
     "long_context_threshold": ("long_context_threshold", positive_number),
     "dialect": ("dialect_name", one_of(*DIALECTS)),
+    "api": ("api_name", one_of(*APIS)),
     "direct": ("direct", truth),
     "reasoning_effort": ("reasoning_effort", one_of("none", "minimal", *EFFORTS)),
     "temperature": ("temperature", real_number),

@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from ..errors import ConfigError
-from ..provider.dialects import DIALECTS, Dialect, recognise
+from ..provider.dialects import DIALECTS, RESPONSES, Dialect, needs_responses, recognise
 from .providers import PROVIDERS
 
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
+APIS = ("chat", "responses")
+"""The APIs of OpenAI's that a provider may speak: chat completions and responses."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Model:
     cache_read_cost_per_token: Optional[Decimal] = None
     cache_write_cost_per_token: Optional[Decimal] = None
     dialect_name: str = ""
+    api_name: str = ""
     direct: bool = False
     reasoning_effort: Optional[str] = None
     temperature: Optional[float] = None
@@ -56,7 +59,13 @@ class Model:
     @property
     def dialect(self) -> Dialect:
         """The model's dialect: the configured one, else the one recognised from address and name."""
-        return DIALECTS[self.dialect_name] if self.dialect_name else recognise(self.api_base, self.name)
+        name = self.dialect_name or recognise(self.api_base, self.name).name
+        return (RESPONSES if self.api == "responses" else DIALECTS)[name]
+
+    @property
+    def api(self) -> str:
+        """One of ``APIS``: the configured one, else chat completions for all models that do not need the other."""
+        return self.api_name or ("responses" if needs_responses(self.api_base, self.name) else "chat")
 
     @property
     def takes_images(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..errors import InvalidRequest, NotFound
+from ..provider.client import APIS
 from ..routing import Decision
 from ..tokens import Estimates
 from ..web import Request, Response
@@ -37,13 +38,13 @@ def _dry_run(context: Context, messages: MessagesRequest, model: Model) -> Respo
     translated = translate_for(messages, model, context)
     has_key = bool(context.config.keys_of(model))
     shown = {
-        "url": f"{model.api_base}/chat/completions",
+        "url": f"{model.api_base}{APIS[model.api].path}",
         "headers": {
             **({"authorization": "Bearer ***"} if has_key else {}),
             **dict.fromkeys(model.extra_headers, "***"),
             "content-type": "application/json",
         },
-        "body": translated.chat.to_dict(),
+        "body": translated.request.to_dict(),
         "dropped": list(translated.dropped),
     }
     return Response.json(shown)

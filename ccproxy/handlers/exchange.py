@@ -14,7 +14,7 @@ from ..message import Event
 from ..openai import Chunk, Json, dump
 from ..pricing import reported_cost
 from ..provider.cancel import Cancel
-from ..provider.client import Call, ProviderResponse
+from ..provider.client import APIS, Call, ProviderResponse
 from ..provider.repair import find_repair
 from ..translate.failure import mask, overflow_error
 from ..translate.reply import ReplyContext
@@ -59,7 +59,7 @@ def _send(body: Json, model: Model, context: Context, input_tokens: int) -> Unio
 def _call(body: Json, model: Model, input_tokens: int) -> Call:
     data = dump(body).encode("utf-8", "replace")
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
-    return Call(model, "/chat/completions", data, headers, input_tokens)
+    return Call(model, APIS[model.api].path, data, headers, input_tokens)
 
 
 class CutShort:
@@ -123,7 +123,7 @@ class Exchange:
         )
         if translated.dropped:
             log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
-        response = _send(translated.chat.to_dict(), model, context, input_tokens)
+        response = _send(translated.request.to_dict(), model, context, input_tokens)
         secrets = tuple(context.config.secrets)
         exchange = cls(response, StreamTranslator(reply), context.running.cancel, secrets, model.dialect.name)
         with ExitStack() as on_failure:

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..message import Usage
 from ..openai import Chunk
+from ..responses import ResponsesReader
 from ..sse import Reader
 
 Json = Dict[str, Any]
@@ -49,6 +50,8 @@ class Heard:
     counts: Json = field(default_factory=dict)
     is_complete: bool = False
     error: str = ""
+    responses: ResponsesReader = field(default_factory=ResponsesReader)
+    """Remembers what of a response was said already."""
 
     @property
     def text(self) -> str:
@@ -64,7 +67,17 @@ def see_chunk(heard: Heard, data: str) -> None:
     if data.strip() == "[DONE]":
         heard.is_complete = True
         return
-    chunk = Chunk.from_dict(_parsed(data))
+    _take_down(heard, Chunk.from_dict(_parsed(data)))
+
+
+def see_response(heard: Heard, data: str) -> None:
+    """Take down one event of the Responses API's stream, or a whole response."""
+    body = _parsed(data)
+    for chunk in heard.responses.whole(body) if "output" in body else heard.responses.event(body):
+        _take_down(heard, chunk)
+
+
+def _take_down(heard: Heard, chunk: Chunk) -> None:
     heard.texts += [piece.text for piece in chunk.pieces]
     heard.texts += [call.name + call.arguments for call in chunk.tool_calls]
     heard.counts = chunk.usage or heard.counts

@@ -16,11 +16,11 @@ from ..message import Usage
 from ..openai import dump
 from ..pricing import cost_of, prices_of, reported_cost
 from ..provider.cancel import Cancel
-from ..provider.client import Call, ProviderClient
+from ..provider.client import APIS, Call, ProviderClient
 from ..provider.repair import find_repair
 from ..translate.request import translate_request
 from ..translate.response import translate_usage
-from .sample import Sample, See, read, see_chunk, see_event
+from .sample import Sample, See, read, see_chunk, see_event, see_response
 
 Json = Dict[str, Any]
 
@@ -28,6 +28,7 @@ Json = Dict[str, Any]
 _WORDS = ("the", "time", "of", "day", "when", "every", "good", "house", "has", "light", "in", "its", "windows", "and")
 _TASK = "Above is filler. Ignore it, and write the numbers from one to forty in words, separated by commas."
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
+_SEES: Dict[str, See] = {"chat": see_chunk, "responses": see_response}
 _VERSION = {"anthropic-version": "2023-06-01"}
 
 
@@ -111,7 +112,8 @@ def direct_way(client: ProviderClient, config: Config, model: Model, body: Json)
             client, config, model, path, headers, sent, see_event, read_usage, lambda _, usage: cost_of(usage, prices)
         )
     request = MessagesRequest.from_dict(body)
-    chat = translate_request(request, model, output_limit=config.output_limit(model), stream=model.can_stream).chat
+    limit = config.output_limit(model)
+    sent = translate_request(request, model, output_limit=limit, stream=model.can_stream).request.to_dict()
     dialect = model.dialect
 
     def cost(counts: Json, usage: Usage) -> Optional[Decimal]:
@@ -121,7 +123,7 @@ def direct_way(client: ProviderClient, config: Config, model: Model, body: Json)
     def usage_of(counts: Json) -> Usage:
         return translate_usage(counts, dialect)
 
-    return Way(client, config, model, "/chat/completions", _HEADERS, chat.to_dict(), see_chunk, usage_of, cost)
+    return Way(client, config, model, APIS[model.api].path, _HEADERS, sent, _SEES[model.api], usage_of, cost)
 
 
 def proxied_way(client: ProviderClient, config: Config, model: Model, body: Json, url: str) -> Way:

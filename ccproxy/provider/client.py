@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, Union
 from urllib.parse import urlsplit
 
 import requests
@@ -23,6 +23,7 @@ from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
 from ..openai import Chunk, ChunkReader
+from ..responses import ResponsesReader
 from ..sse import Reader
 from ..translate.failure import NO_RETRY, Target, mask, translate_failure, unreadable
 from .cancel import Cancel
@@ -41,6 +42,21 @@ MAX_BAD_LINES = 3
 _END_WAIT = 0.25
 # Response headers of Anthropic-format providers that clients act on.
 DIRECT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id")
+
+
+@dataclass(frozen=True)
+class Api:
+    """One of OpenAI's APIs: its name, where it is behind a provider's address, and the reader of an answer."""
+
+    name: str
+    path: str
+    reader: Callable[[], Union[ChunkReader, ResponsesReader]]
+
+
+APIS: Dict[str, Api] = {
+    "chat": Api("chat completions", "/chat/completions", ChunkReader),
+    "responses": Api("responses", "/responses", ResponsesReader),
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +147,7 @@ class ProviderClient:
                 **{**self._environment(base), **_certificates(model)},
             )
             if response.status_code == 200:
-                return ProviderResponse(response, target)
+                return ProviderResponse(response, target, APIS[model.api].reader())
             body = _error_body(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
         error = translate_failure(response.status_code, headers, body, target)
@@ -194,8 +210,11 @@ def _key_header(model: Model, key: str) -> Dict[str, str]:
 class ProviderResponse:
     """An answer with status 200, read as it arrives. ``close`` it, whatever happened."""
 
-    def __init__(self, response: requests.Response, target: Target) -> None:
+    def __init__(
+        self, response: requests.Response, target: Target, reader: Union[ChunkReader, ResponsesReader]
+    ) -> None:
         self._response = response
+        self._reader = reader
         self._target = target
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self.is_done = False
@@ -220,13 +239,13 @@ class ProviderResponse:
                 data = read1(READ_SIZE)
 
     def chunks(self) -> Iterator[List[Chunk]]:
-        """Yield the chunks of a chat completion, those of one read together; a whole completion is one chunk."""
+        """Yield the chunks of an answer, those of one read together; a whole answer comes as one read."""
         reads = self.reads()
         first = next(reads, b"")
         if self._is_event_stream(first):
             yield from self._events(first, reads)
         else:
-            yield [self._completion(first, reads)]
+            yield self._whole(first, reads)
 
     def _is_event_stream(self, first: bytes) -> bool:
         """Whether the body is server-sent events; a missing or odd content type is decided by the first byte."""
@@ -236,24 +255,27 @@ class ProviderResponse:
         return "json" not in kind and first.lstrip()[:1] not in (b"{", b"[", b"<")
 
     def _events(self, first: bytes, reads: Iterator[bytes]) -> Iterator[List[Chunk]]:
-        reader, chunk_reader, bad_lines = Reader(), ChunkReader(), 0
+        reader, bad_lines = Reader(), 0
         for data in itertools.chain((first,), reads, (None,)):
             chunks: List[Chunk] = []
             for event in reader.finish() if data is None else reader.feed(data):
                 if event.data.strip() == "[DONE]":
                     self.is_done = True
                     break
-                chunk = _chunk(chunk_reader, event.data)
-                bad_lines = bad_lines + 1 if chunk is None else 0
+                try:
+                    chunks += self._reader.parse(event.data)
+                    bad_lines = 0
+                except (ValueError, RecursionError):
+                    bad_lines += 1
                 if bad_lines > MAX_BAD_LINES:
                     yield chunks
                     raise ProviderError("the provider's stream is not JSON")
-                chunks += [chunk] if chunk is not None else []
+            self.is_done = self.is_done or self._reader.is_done
             yield chunks
             if self.is_done:
                 return
 
-    def _completion(self, first: bytes, reads: Iterator[bytes]) -> Chunk:
+    def _whole(self, first: bytes, reads: Iterator[bytes]) -> List[Chunk]:
         body = bytearray(first)
         for data in reads:
             body += data
@@ -264,7 +286,7 @@ class ProviderResponse:
         except (ValueError, RecursionError):
             raise unreadable(bytes(body[:MAX_ERROR_BYTES]), self._target) from None
         self.is_done = True
-        return Chunk.from_completion(value)
+        return self._reader.whole(value)
 
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, close it otherwise."""
@@ -298,13 +320,6 @@ def _socket_of(response: requests.Response) -> Optional[socket.socket]:
         reader = getattr(getattr(response.raw, "_fp", None), "fp", None)
         sock = getattr(getattr(reader, "raw", None), "_sock", None)
     return sock
-
-
-def _chunk(reader: ChunkReader, data: str) -> Optional[Chunk]:
-    try:
-        return reader.read(data)
-    except (ValueError, RecursionError):
-        return None
 
 
 # Fault of the transport: status, words, and whether the same model is worth another attempt. A provider that was

@@ -1,7 +1,8 @@
 """How providers depart from plain chat completions, as one table of frozen rows.
 
 Facts only: each field says what one provider takes or sends, and the translators look it up. ``GENERIC`` holds the
-careful defaults for addresses nobody has described.
+careful defaults for addresses nobody has described. ``RESPONSES`` holds the same rows as they are where a provider
+speaks OpenAI's Responses API.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class Dialect:
     name: str
     # request
     max_tokens_field: str = "max_tokens"
+    min_output_tokens: int = 1
     max_stop_sequences: int = 4
     takes_stream_options: bool = True
     takes_parallel_tool_calls: bool = False
@@ -32,6 +34,7 @@ class Dialect:
     takes_images: bool = True
     takes_image_urls: bool = True
     takes_pdf: bool = False
+    takes_media_in_results: bool = False  # images and files may stand in a tool result
     needs_text_content: bool = False  # text parts are joined into one string
     null_content: bool = True  # content: null beside tool calls; else an empty string
     needs_turn_after_tool: bool = False  # an assistant message must stand between tool and user
@@ -48,6 +51,8 @@ class Dialect:
     reasoning_field: Optional[str] = None  # the field in which any reasoning text goes back, also a foreign model's
     needs_reasoning: bool = False  # tool turns without it are refused
     needs_signature: bool = False  # tool calls without a thought signature are refused
+    encrypts_reasoning: str = r""  # models that can be asked for reasoning items that they can read again
+    names_phases: str = r"(?!)"  # models that tell commentary from final answers, and want to be told
     # reply
     think_tag: Optional[str] = "think"  # reasoning at the start of the content, in this tag
     total_includes_thinking: bool = False  # completion_tokens leaves the thinking out, total_tokens does not
@@ -68,6 +73,8 @@ _OPENAI = Dialect(
     takes_strict=True,
     takes_user_hash=True,
     takes_own_reasoning=False,
+    encrypts_reasoning=r"^(o[134]|codex|gpt-5(?!.*chat)|gpt-6)",
+    names_phases=r"^gpt-(5\.3-codex|5\.[4-9]|6)",
     think_tag=None,
 )
 _LOCAL = Dialect("local", reasoning_field="reasoning_content", takes_top_k=True, json_output="schema")
@@ -77,7 +84,7 @@ DIALECTS: Dict[str, Dialect] = {
     for row in (
         GENERIC,
         _OPENAI,
-        replace(_OPENAI, name="azure", takes_user_hash=False, max_tool_description=1024),
+        replace(_OPENAI, name="azure", takes_user_hash=False, max_tool_description=1024, encrypts_reasoning=r""),
         Dialect(
             "gemini",
             needs_signature=True,
@@ -173,6 +180,32 @@ DIALECTS: Dict[str, Dialect] = {
     )
 }
 
+# The Responses API has words of its own, no stop sequences, and reasoning items in place of reasoning fields.
+RESPONSES: Dict[str, Dialect] = {
+    row.name: replace(
+        row,
+        max_tokens_field="max_output_tokens",
+        min_output_tokens=16,
+        max_stop_sequences=0,
+        takes_stream_options=False,
+        takes_parallel_tool_calls=True,
+        takes_top_k=False,
+        takes_media_in_results=row.name in ("openai", "azure"),
+        tool_choice_any="required",
+        thinks_when_forced=True,
+        needs_turn_after_tool=False,
+        keeps_cache_control=r"(?!)",
+        continue_fields=(),
+        prefill_flag=None,
+        takes_own_reasoning=True,
+        needs_signature=False,
+    )
+    for row in DIALECTS.values()
+}
+
+# Models that call functions, or think beside them, on the Responses API alone.
+_RESPONSES_ONLY = r"^gpt-5\.[4-9](?!.*chat)|^gpt-6|codex|-pro\b|deep-research|^computer-use"
+
 # Address first, then model name; the first match wins.
 _BY_ADDRESS: Tuple[Tuple[str, str], ...] = (
     (r"\.openai\.azure\.com|\.cognitiveservices\.azure\.com", "azure"),
@@ -206,3 +239,8 @@ def recognise(api_base: str, model_name: str) -> Dialect:
             if re.search(pattern, text):
                 return DIALECTS[name]
     return GENERIC
+
+
+def needs_responses(api_base: str, model_name: str) -> bool:
+    """Whether a model does its work on the Responses API alone; known of OpenAI's own."""
+    return "//api.openai.com" in api_base and re.search(_RESPONSES_ONLY, model_name) is not None

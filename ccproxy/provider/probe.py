@@ -19,7 +19,7 @@ from ..errors import ApiError, ProviderError
 from ..routing import configured_models
 from ..translate.failure import Target, error_in_stream, mask
 from .cancel import Cancel
-from .client import Call, ProviderClient, ProviderResponse
+from .client import APIS, Call, ProviderClient, ProviderResponse
 
 LIMIT = 15.0
 MAX_LIST_BYTES = 16 * 1024 * 1024
@@ -203,9 +203,12 @@ class _Probe(threading.Thread):
             if not isinstance(value, dict) or value.get("type") != "message":
                 raise ProviderError("it answers, but not as the Messages API does")
             return
-        body.update({self._model.dialect.max_tokens_field: 1, **self._model.extra_body})
+        if self._model.api == "responses":
+            body = {"model": self._model.name, "input": "Hi", "store": False}
+        dialect = self._model.dialect
+        body.update({dialect.max_tokens_field: dialect.min_output_tokens, **self._model.extra_body})
         try:
-            response = self._send(self._key, "/chat/completions", body)
+            response = self._send(self._key, APIS[self._model.api].path, body)
         except ProviderError as error:
             if error.is_output_limit:
                 return  # it thought, and had no token left to say so
@@ -219,7 +222,7 @@ class _Probe(threading.Thread):
             secrets = tuple(self._config.secrets)
             raise error_in_stream(failed, Target(self.finding.provider, self._model.name, secrets=secrets))
         if not any(chunk.has_choice for chunk in chunks):
-            raise ProviderError("it answers, but not as chat completions do")
+            raise ProviderError(f"it answers, but not as {APIS[self._model.api].name} do")
 
     def _path(self, path: str) -> str:
         """Return the path behind the address: Anthropic-format ones come with and without ``/v1``."""

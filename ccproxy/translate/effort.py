@@ -100,8 +100,10 @@ ROWS: Dict[str, Tuple[Row, ...]] = {
             _levels(_word("none"), _word),
             dict.fromkeys((OFF, UNSET, *EFFORTS), _word("none")),
         ),
+        Row(r"^gpt-6", _levels(_word("low"), _word)),
         Row(r"^gpt-5\.[45]", _levels(_word("none"), _word, max="xhigh"), _NONE),
         Row(r"^gpt-5\.[1-3]", _levels(_word("none"), _word, **_THREE)),
+        Row(r"^gpt-5-codex", _levels(_word("low"), _word, **_THREE)),
         Row(r"^gpt-5(?!.*chat)", _levels(_word("minimal"), _word, **_THREE)),
         Row(r"^o\d", _levels(_word("low"), _word, **_THREE)),
     ),
@@ -181,7 +183,8 @@ def effort_fields(request: MessagesRequest, model: Model, has_tools: bool) -> Js
     row = next((row for row in ROWS.get(model.dialect.name, ()) if re.search(row.pattern, model.name.lower())), None)
     if row is None:
         return _word(configured) if configured else {}
-    levels = row.with_tools if has_tools and row.with_tools is not None else row.levels
+    # What some models cannot do beside tools they can on the Responses API.
+    levels = row.levels if row.with_tools is None or not has_tools or model.api == "responses" else row.with_tools
     intent = OFF if configured == "none" else configured or thinking_intent(request)
     choice = request.tool_choice
     if has_tools and choice and choice.type in ("any", "tool") and not model.dialect.thinks_when_forced:

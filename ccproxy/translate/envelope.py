@@ -23,7 +23,13 @@ MAX_BYTES = 4 * 1024 * 1024
 ID_MARK = "--" + PREFIX
 
 # What a provider may have said that must return to it, on the message and on a tool call.
-MESSAGE_FIELDS: Mapping[str, type] = {"reasoning_details": list, "reasoning_opaque": str, "extra_content": dict}
+MESSAGE_FIELDS: Mapping[str, type] = {
+    "reasoning_details": list,
+    "reasoning_opaque": str,
+    "extra_content": dict,
+    "output_items": list,  # of the Responses API, each an item of the next request's input
+}
+ITEM_TYPES = ("reasoning", "web_search_call")
 CALL_FIELDS: Mapping[str, type] = {"extra_content": dict}
 TEXT_FIELDS = frozenset({"reasoning_content", "reasoning", "reasoning_text", "content"})
 
@@ -93,6 +99,9 @@ def _checked(fields: Any, known: Mapping[str, type]) -> Json:
     details = kept.get("reasoning_details")
     if isinstance(details, list) and not all(map(_is_detail, details)):
         del kept["reasoning_details"]
+    items = kept.get("output_items")
+    if isinstance(items, list) and not all(isinstance(item, dict) and item.get("type") in ITEM_TYPES for item in items):
+        del kept["output_items"]
     return kept
 
 

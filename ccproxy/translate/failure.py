@@ -173,11 +173,17 @@ def unreadable(body: bytes, target: Target) -> ProviderError:
     return error
 
 
+# Codes of the Responses API.
+_CODES = ((r"rate_limit", 429), (r"^invalid_|^unsupported_|image|_policy|misalignment", 400))
+
+
 def error_in_stream(error: Any, target: Target) -> ProviderError:
     """Return the error for an ``error`` member inside a stream or a 200; its status is in one of several fields."""
     fields = error if isinstance(error, dict) else {}
     codes = [str(fields.get(name)) for name in ("code", "http_status_code", "status_code", "http_code")]
-    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), 500)
+    status = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), 0)
+    if not status:
+        status = next((status for pattern, status in _CODES if re.search(pattern, codes[0])), 500)
     return translate_failure(status, {}, json.dumps({"error": error}).encode(), target)
 
 

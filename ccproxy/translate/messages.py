@@ -7,7 +7,7 @@ system messages first. Everything here is deterministic, so that a conversation 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from ..anthropic import (
     Block,
@@ -32,6 +32,7 @@ ATTRIBUTION = "x-anthropic-billing-header:"
 MISSING_RESULT = "[tool result missing]"
 NO_OUTPUT = "(no output)"
 UNDERSTOOD = "Understood."
+NOTHING_SAID = "messages: text content blocks must be non-empty"
 CONTINUE = "Continue your last message from exactly where it ends. Do not repeat any of it."
 
 
@@ -40,26 +41,17 @@ def translate_messages(
 ) -> List[ChatMessage]:
     """Return the messages of a request, system prompt first; ``instructions`` end the system prompt."""
     system = _system([*request.system, *map(TextBlock, instructions)], target, notes)
-    spoken = [message for message in request.messages if not _is_silent(message)]
-    turns = _merge(_place_system(_without_repeats(_merge(spoken)), target))
     messages: List[ChatMessage] = []
-    pending: Tuple[str, ...] = ()  # calls of the assistant message just before
-    for turn in turns:
+    for turn, calls in turns_of(request, target):
         if turn.role == "assistant":
-            messages += _missing_results(pending, target)
             message = _assistant(turn, target, notes)
-            pending = tuple(dict.fromkeys(block.id for block in turn.content if isinstance(block, ToolUseBlock)))
             messages += [message] if message else []
         elif turn.role == "system":
-            messages += _missing_results(pending, target)
-            pending = ()
             messages += _system(turn.content, target, notes)
         else:
-            messages += _user(turn, pending, target, notes)
-            pending = ()
-    messages += _missing_results(pending, target)
+            messages += _user(turn, calls, target, notes)
     if not messages:
-        raise InvalidRequest("messages: text content blocks must be non-empty")
+        raise InvalidRequest(NOTHING_SAID)
     return system + _with_prefill(messages, target)
 
 
@@ -76,6 +68,23 @@ def with_breakpoint(messages: List[ChatMessage], cache_control: Json) -> List[Ch
 
 
 # --- order and gaps ------------------------------------------------------------------------------------------
+
+
+def turns_of(request: MessagesRequest, target: Target) -> Iterator[Tuple[Message, Tuple[str, ...]]]:
+    """Yield the turns in the order providers demand, each user turn with the calls that it must answer first.
+
+    Calls that nobody answers are followed by a user turn of their own, without content.
+    """
+    spoken = [message for message in request.messages if not _is_silent(message)]
+    pending: Tuple[str, ...] = ()  # calls of the assistant message just before
+    for turn in _merge(_place_system(_without_repeats(_merge(spoken)), target)):
+        if pending and turn.role != "user":
+            yield Message("user", ()), pending
+        yield turn, pending if turn.role == "user" else ()
+        calls = (block.id for block in turn.content if isinstance(block, ToolUseBlock) and turn.role == "assistant")
+        pending = tuple(dict.fromkeys(calls))
+    if pending:
+        yield Message("user", ()), pending
 
 
 def _is_silent(message: Message) -> bool:
@@ -151,10 +160,6 @@ def _merge(messages: Iterable[Message]) -> List[Message]:
     return merged
 
 
-def _missing_results(calls: Sequence[str], target: Target) -> List[ChatMessage]:
-    return [_tool_message(call, MISSING_RESULT, target) for call in calls]
-
-
 def _with_prefill(messages: List[ChatMessage], target: Target) -> List[ChatMessage]:
     """Ask the model to go on when the conversation ends with its own words."""
     if not messages or messages[-1].role != "assistant":
@@ -171,14 +176,24 @@ def _with_prefill(messages: List[ChatMessage], target: Target) -> List[ChatMessa
 
 
 def _system(blocks: Sequence[Block], target: Target, notes: Notes) -> List[ChatMessage]:
-    """Return one system message, or none. Claude Code's attribution line changes per request: prefix caches."""
-    texts = [replace(block, text=_without_attribution(block.text)) for block in blocks if isinstance(block, TextBlock)]
-    if len(texts) < len(blocks):
-        notes.drop("system blocks that are not text")
-    parts = parts_of(texts, target, notes)
+    """Return one system message, or none."""
+    parts = _system_parts(blocks, target, notes)
     if not parts:
         return []
     return [ChatMessage("system", parts if _has_breakpoint(parts) else join_text(parts, "\n\n"))]
+
+
+def system_text(blocks: Sequence[Block], target: Target, notes: Notes) -> str:
+    """Return the text of a system message."""
+    return join_text(_system_parts(blocks, target, notes), "\n\n")
+
+
+def _system_parts(blocks: Sequence[Block], target: Target, notes: Notes) -> List[Json]:
+    """Return the text parts. Claude Code's attribution line is none: it changes per request, and caches with it."""
+    texts = [replace(block, text=_without_attribution(block.text)) for block in blocks if isinstance(block, TextBlock)]
+    if len(texts) < len(blocks):
+        notes.drop("system blocks that are not text")
+    return parts_of(texts, target, notes)
 
 
 def _has_breakpoint(parts: Sequence[Json]) -> bool:
@@ -226,27 +241,39 @@ def _carried(tool_id: str, returned: Returned, target: Target) -> Optional[Json]
 
 def _user(message: Message, calls: Sequence[str], target: Target, notes: Notes) -> List[ChatMessage]:
     """Return the tool messages of a turn, one for each open call, and after them what the user says."""
-    results = {block.tool_use_id: block for block in message.content if isinstance(block, ToolResultBlock)}
-    answers: List[ChatMessage] = []
+    results, parts = user_parts(message, calls, target, notes)
+    answers = [ChatMessage("tool", join_text(result), tool_call_id=call_id) for call_id, result in results]
+    if not parts:
+        return answers
+    between = [ChatMessage("assistant", UNDERSTOOD)] if answers and target.dialect.needs_turn_after_tool else []
+    return [*answers, *between, ChatMessage("user", simplify(parts, target))]
+
+
+def user_parts(
+    message: Message, calls: Sequence[str], target: Target, notes: Notes
+) -> Tuple[List[Tuple[str, List[Json]]], List[Json]]:
+    """Return the result of each open call under the provider's id for it, and the parts the user says after them.
+
+    A result is one text part, and the media behind it where the provider takes them there; else they follow.
+    """
+    given = {block.tool_use_id: block for block in message.content if isinstance(block, ToolResultBlock)}
+    results: List[Tuple[str, List[Json]]] = []
     parts: List[Json] = []
     for call in calls:
-        text, media = _result(results[call], target, notes) if call in results else (MISSING_RESULT, [])
-        answers.append(_tool_message(call, text, target))
-        if media:
-            parts += [
-                text_part(f"Image from tool result {provider_tool_id(call, target.dialect.tool_id_pattern)}:"),
-                *media,
-            ]
+        text, media = _result(given[call], target, notes) if call in given else (MISSING_RESULT, [])
+        call_id = provider_tool_id(call, target.dialect.tool_id_pattern)
+        results.append((call_id, [text_part(text)]))
+        if media and target.dialect.takes_media_in_results:
+            results[-1][1].extend(media)
+        elif media:
+            parts += [text_part(f"Image from tool result {call_id}:"), *media]
     for block in message.content:
         if not isinstance(block, ToolResultBlock):
             parts += parts_of([block], target, notes)
         elif block.tool_use_id not in calls:  # its call was trimmed from the history
             text, media = _result(block, target, notes)
             parts += [text_part(f"[tool result {unseal_id(block.tool_use_id)[0]}]\n{text}"), *media]
-    if not parts:
-        return answers
-    between = [ChatMessage("assistant", UNDERSTOOD)] if answers and target.dialect.needs_turn_after_tool else []
-    return [*answers, *between, ChatMessage("user", simplify(parts, target))]
+    return results, parts
 
 
 def _result(block: ToolResultBlock, target: Target, notes: Notes) -> Tuple[str, List[Json]]:
@@ -258,7 +285,3 @@ def _result(block: ToolResultBlock, target: Target, notes: Notes) -> Tuple[str, 
     for number in range(1, len(media) + 1):
         text += f"{chr(10) if text else ''}[image {number} of this result follows]"
     return text or NO_OUTPUT, media
-
-
-def _tool_message(call: str, text: str, target: Target) -> ChatMessage:
-    return ChatMessage("tool", text, tool_call_id=provider_tool_id(call, target.dialect.tool_id_pattern))

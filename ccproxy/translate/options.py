@@ -18,7 +18,7 @@ Json = Dict[str, Any]
 def length_fields(request: MessagesRequest, model: Model, output_limit: int) -> Json:
     """Return the output limit under the provider's name, and the stop sequences it can take."""
     asked = request.max_tokens if request.max_tokens is not None else output_limit
-    fields: Json = {model.dialect.max_tokens_field: min(asked, output_limit)}
+    fields: Json = {model.dialect.max_tokens_field: max(min(asked, output_limit), model.dialect.min_output_tokens)}
     stops = [stop for stop in request.stop_sequences if stop.strip()][: model.dialect.max_stop_sequences]
     if stops and not re.search(model.dialect.fixed_stop, model.name):
         fields["stop"] = stops

@@ -55,10 +55,12 @@ class ReasoningState:
 
 
 def merge_fields(into: Json, fields: Json) -> None:
-    """Add the fragments of streamed message fields: details are joined per index and type, the rest replaced."""
+    """Add the fragments of streamed message fields: details are joined per index and type, items added, others set."""
     for name, value in fields.items():
         if name == "reasoning_details":
             into[name] = merge_details([*into.get(name, []), *value])
+        elif name == "output_items":
+            into[name] = [*into.get(name, []), *value]
         else:
             into[name] = value
 
@@ -109,7 +111,7 @@ def give_back(blocks: Sequence[Block], model: Model, has_calls: bool) -> Returne
         envelope = unseal(block.signature)
         if envelope is not None and _is_own(envelope, model):
             own_field = envelope.text_field or own_field
-            merge_fields(fields, envelope.fields)
+            merge_fields(fields, {name: value for name, value in envelope.fields.items() if name != "output_items"})
             calls.update(envelope.calls)
         if envelope is None and not is_ours(block.signature):
             merge_fields(fields, _claude_details(block, model))
@@ -123,6 +125,14 @@ def give_back(blocks: Sequence[Block], model: Model, has_calls: bool) -> Returne
     if name == "content":
         return Returned(fields, calls, ({"type": "thinking", "thinking": [{"type": "text", "text": text}]},))
     return Returned({name: text, **fields}, calls)
+
+
+def own_items(block: ThinkingBlock, model: Model) -> List[Json]:
+    """Return the output items of the Responses API that a thinking block carries, where the model can read them."""
+    envelope = unseal(block.signature)
+    if envelope is None or not _is_own(envelope, model):
+        return []
+    return list(envelope.fields.get("output_items", ()))
 
 
 def _is_own(envelope: Envelope, model: Model) -> bool:

@@ -1,19 +1,21 @@
-"""``MessagesRequest`` to ``ChatRequest``, and what had to be dropped on the way."""
+"""``MessagesRequest`` to ``ChatRequest`` or ``ResponsesRequest``, and what had to be dropped on the way."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import FrozenSet, Tuple
+from typing import FrozenSet, List, Tuple, Union
 
 from ..anthropic import MessagesRequest, ToolResultBlock, ToolUseBlock, refuse_unsupported
 from ..config.schema import Model
-from ..openai import ChatRequest
+from ..openai import ChatRequest, Json
+from ..responses import ResponsesRequest
 from .content import Notes, Target
 from .effort import effort_fields
 from .ids import ToolNames
 from .messages import translate_messages, with_breakpoint
 from .options import format_fields, format_instruction, identity_fields, length_fields, sampling_fields
+from .responses_request import responses_request
 from .tools import current_tools, translate_choice, translate_tools
 
 # Request fields without a counterpart at other providers; left out in silence, clients send them always.
@@ -31,7 +33,7 @@ IGNORED_FIELDS = frozenset(
 class Translated:
     """A request in the provider's words, the way back for tool names, and notes on what was dropped."""
 
-    chat: ChatRequest
+    request: Union[ChatRequest, ResponsesRequest]
     tool_names: ToolNames
     has_fence: bool
     """Whether a JSON answer may come in a Markdown fence: the schema was only asked for in words."""
@@ -53,7 +55,7 @@ def translate_request(request: MessagesRequest, model: Model, *, output_limit: i
     target = Target(model, keeps_cache_control=bool(re.search(dialect.keeps_cache_control, model.name.lower())))
     tools = translate_tools(request, dialect, notes)
     choice, demand = translate_choice(request, dialect, tools, notes)
-    instructions = [format_instruction(request, model), demand]
+    instruction = format_instruction(request, model)
     options = {
         **sampling_fields(request, model, notes),
         **length_fields(request, model, output_limit),
@@ -62,19 +64,32 @@ def translate_request(request: MessagesRequest, model: Model, *, output_limit: i
         **format_fields(request, model),
         **identity_fields(request, model),
     }
-    if stream and dialect.takes_stream_options:
+    build = responses_request if model.api == "responses" else _chat
+    body = build(request, target, notes, [text for text in (instruction, demand) if text], tools, options, stream)
+    for name in sorted(set(request.raw) - IGNORED_FIELDS):
+        notes.drop(f"unknown field {name!r}")
+    names = ToolNames(tool.name for tool in current_tools(request))
+    return Translated(body, names, has_fence=bool(instruction), dropped=tuple(notes.dropped))
+
+
+def _chat(
+    request: MessagesRequest,
+    target: Target,
+    notes: Notes,
+    instructions: List[str],
+    tools: List[Json],
+    options: Json,
+    stream: bool,
+) -> ChatRequest:
+    if stream and target.dialect.takes_stream_options:
         options["stream_options"] = {"include_usage": True}
-    messages = translate_messages(request, target, notes, [text for text in instructions if text])
+    messages = translate_messages(request, target, notes, instructions)
     if target.keeps_cache_control and isinstance(request.raw.get("cache_control"), dict):
         messages = with_breakpoint(messages, request.raw["cache_control"])
     if messages[-1].role == "assistant":
-        options.update(dialect.continue_fields)
-    options.update(model.extra_body)
-    for name in sorted(set(request.raw) - IGNORED_FIELDS):
-        notes.drop(f"unknown field {name!r}")
-    chat = ChatRequest(model.name, tuple(messages), tuple(tools), options, stream)
-    names = ToolNames(tool.name for tool in current_tools(request))
-    return Translated(chat, names, has_fence=bool(instructions[0]), dropped=tuple(notes.dropped))
+        options.update(target.dialect.continue_fields)
+    options.update(target.model.extra_body)
+    return ChatRequest(target.model.name, tuple(messages), tuple(tools), options, stream)
 
 
 def used_tool_ids(request: MessagesRequest) -> FrozenSet[str]:
