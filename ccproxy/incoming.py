@@ -40,12 +40,12 @@ class Incoming:
         self._is_first = True
         self._pause = self._deadline = 0.0
 
-    def wait(self, config: Config) -> bool:
+    def wait(self, config: Config, at_most: float) -> bool:
         """Wait for a request's first byte, and skip the empty lines before it; return whether it came.
 
         A new connection has to send its first head within CLIENT_HEADER_TIMEOUT, a kept one may be idle longer.
         """
-        idle = config.client_header_timeout if self._is_first else config.keepalive_timeout
+        idle = min(at_most, config.client_header_timeout if self._is_first else config.keepalive_timeout)
         self._allow(idle, (self._accepted if self._is_first else time.monotonic()) + idle)
         for _ in range(MAX_EMPTY_LINES):
             while bytes(self._buffer[:2]) in (b"", b"\r") and self._fill():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import resource
 import socket
 import struct
@@ -12,13 +13,14 @@ import time
 from contextlib import suppress
 from email.utils import formatdate
 from http.server import ThreadingHTTPServer
-from socketserver import BaseRequestHandler, TCPServer
+from socketserver import BaseRequestHandler
 from typing import Any, Dict, Optional, Set, Tuple
 
 from .app import App, new_id
 from .errors import ApiError, Overloaded, StreamCut
 from .http1 import Head, content_length, encode_head
 from .incoming import Incoming
+from .listener import listen, url_of
 from .outgoing import ClientLine
 from .web import Request, Response, Stream
 
@@ -43,12 +45,12 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 1024  # a burst of clients must not be refused while threads start
 
-    def __init__(self, app: App, host: str, port: int) -> None:
+    def __init__(self, app: App, host: str, port: int, listener: Optional[socket.socket] = None) -> None:
+        """Listen; with a ``listener``, on that one, which other processes may share."""
         self.app = app
-        if ":" in host:
-            self.address_family = socket.AF_INET6
+        self.last_turn = time.monotonic()
+        """When the accepting loop last went round."""
         self._connections_changed = threading.Condition()
         self._open: Set[socket.socket] = set()
         self._refused: Set[socket.socket] = set()
@@ -57,18 +59,10 @@ class Server(ThreadingHTTPServer):
         self._tidied_at = 0.0
         self._warned: Dict[str, float] = {}
         self.stopping = threading.Event()
-        super().__init__((host, port), Handler)
-
-    def server_bind(self) -> None:
-        """Bind, without the look-up of the host's name that http.server makes: no start waits for DNS."""
-        TCPServer.server_bind(self)
-
-    @property
-    def url(self) -> str:
-        """The address clients use."""
-        host, port = self.server_address[:2]
-        shown = f"[{host!s}]" if ":" in str(host) else str(host)
-        return f"http://{shown}:{port}"
+        super().__init__((host, port), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener if listener is not None else listen(host, port)
+        self.url = url_of(self.socket)
 
     def mark(self, connection: socket.socket, state: Optional[str]) -> None:
         """Note that a connection is ``idle`` or ``busy``, or gone (None)."""
@@ -86,28 +80,36 @@ class Server(ThreadingHTTPServer):
         self.stopping.set()
         self.app.drain()
         self.shutdown()
-        self.server_close()
         with self._connections_changed:
             for connection in list(self._idle):
-                _shut(connection)
-            self._wait_for_busy(timeout)
+                _shut(connection, socket.SHUT_RD)  # a request that has arrived is still answered
+        self._accept_waiting()
+        self.server_close()
+        with self._connections_changed:
+            self._wait_for_connections(timeout)
             left = list(self._busy)
         if left:
             self.app.abort()  # their streams end with an error event
             with self._connections_changed:
-                self._wait_for_busy(_ABORT_WAIT)
+                self._wait_for_connections(_ABORT_WAIT)
                 for connection in list(self._busy):
                     _shut(connection)
         return not left
 
-    def _wait_for_busy(self, timeout: float) -> None:
+    def _accept_waiting(self) -> None:
+        """Take in who is connected already, which the system would reset with the socket; each has one request."""
+        with suppress(OSError):  # nobody is left
+            while True:
+                self.process_request(*self.get_request())
+
+    def _wait_for_connections(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while self._busy and time.monotonic() < deadline:
+        while self._open and time.monotonic() < deadline:
             self._connections_changed.wait(deadline - time.monotonic())
 
     def service_actions(self) -> None:
         """Tidy up now and then; the accepting loop calls it several times a second."""
-        now = time.monotonic()
+        now = self.last_turn = time.monotonic()
         if now >= self._tidied_at + _TIDY_INTERVAL:
             self._tidied_at = now
             self.app.tidy()
@@ -150,6 +152,7 @@ class Server(ThreadingHTTPServer):
         with self._connections_changed:
             self._open.discard(request)
             self._refused.discard(request)
+            self._connections_changed.notify_all()
         super().shutdown_request(request)
 
     def is_refused(self, connection: socket.socket) -> bool:
@@ -182,9 +185,9 @@ class Server(ThreadingHTTPServer):
         log.exception("connection from %s failed", client_address)
 
 
-def _shut(connection: socket.socket) -> None:
+def _shut(connection: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     with suppress(OSError):  # gone already
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(how)
 
 
 class Handler(BaseRequestHandler):
@@ -218,9 +221,7 @@ class Handler(BaseRequestHandler):
         """Answer one request; return whether another may follow."""
         config = self.server.app.config
         self.server.mark(self.connection, "idle")
-        if self.server.stopping.is_set():
-            return False
-        if not self._incoming.wait(config):
+        if not self._incoming.wait(config, LINGER if self.server.stopping.is_set() else math.inf):
             return False
         self.server.mark(self.connection, "busy")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 from pathlib import Path
@@ -55,6 +56,20 @@ def test_stopped_means_gone(run: RunFolder, capsys: pytest.CaptureFixture[str]) 
     assert stop([]) == 0
     assert capsys.readouterr().out == "ccproxy stopped\n"
     assert not run.pid_file.exists()
+    with pytest.raises(ConnectionRefusedError):
+        health(url)
+
+
+def test_workers_stop_too(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pid file names the process that watches the workers; stopped means that they are gone as well."""
+    assert start(["--workers", "2"]) == 0
+    url = address_in(capsys.readouterr().out)
+    assert stop([]) == 0
+    workers = re.findall(r"worker (\d+) started", run.log_file.read_text())
+    assert len(workers) == 2
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
     with pytest.raises(ConnectionRefusedError):
         health(url)
 

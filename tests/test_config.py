@@ -178,21 +178,12 @@ def test_a_wrong_value_in_the_environment_is_named(tmp_path: Path) -> None:
     assert problem(tmp_path, port="x").startswith("--port: PORT: ")
 
 
-def test_settings_without_effect_yet_warn(tmp_path: Path) -> None:
-    """They are read and checked, and the owner is told."""
-    for setting in (setting for setting in SETTINGS if setting.is_planned):
-        value = "x" if isinstance(setting.default, str) else "1"
-        warnings = load(tmp_path, environment={setting.name: value}).warnings
-        assert any(setting.name in warning and "no effect" in warning for warning in warnings), setting.name
-
-
 def test_every_setting_is_a_row_with_a_meaning() -> None:
     """Its default is the one of ``Config``."""
     fields = Config()
     for setting in SETTINGS:
         assert setting.meaning
-        if hasattr(fields, setting.field_name):
-            assert getattr(fields, setting.field_name) == setting.default, setting.name
+        assert getattr(fields, setting.field_name) == setting.default, setting.name
 
 
 def test_secrets_are_not_shown() -> None:

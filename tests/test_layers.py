@@ -66,7 +66,20 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "code_watch",
     ),
     "wiring": ("app", "handlers.*"),
-    "entries": ("cli", "capabilities", "commands.*", "server", "incoming", "outgoing", "wsgi", "perf.*", "__main__"),
+    "entries": (
+        "cli",
+        "capabilities",
+        "commands.*",
+        "listener",
+        "server",
+        "incoming",
+        "outgoing",
+        "serving",
+        "workers",
+        "wsgi",
+        "perf.*",
+        "__main__",
+    ),
 }
 PURE = ("package", "words", "rules")
 

@@ -10,7 +10,13 @@ from typing import Any, Dict, Tuple
 from ..config.load import Loaded, load_config
 
 # Option of the command line: the setting it overrides.
-_SETTINGS = {"host": "HOST", "port": "PORT", "models": "CUSTOM_MODELS_FILE", "log_level": "LOG_LEVEL"}
+_SETTINGS = {
+    "host": "HOST",
+    "port": "PORT",
+    "models": "CUSTOM_MODELS_FILE",
+    "workers": "WORKERS",
+    "log_level": "LOG_LEVEL",
+}
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:

@@ -51,7 +51,7 @@ def load_config(
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
-    warnings = tuple(_warnings(config, settings))
+    warnings = tuple(_warnings(config))
     return Loaded(replace(config, warnings=warnings), env_path, models_path, warnings)
 
 
@@ -97,14 +97,11 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
-def _warnings(config: Config, settings: Mapping[str, Tuple[Any, str]]) -> List[str]:
+def _warnings(config: Config) -> List[str]:
     warnings = []
     for model in config.models.values():
         if not config.is_ready(model):
             warnings.append(f"{model.model_id}: no key: {model.api_key_name} is not set")
-    for setting in SETTINGS:
-        if setting.is_planned and setting.name in settings:
-            warnings.append(f"{settings[setting.name][1]}: {setting.name} has no effect in this version")
     for name in config.router_default + config.router_background + config.router_think + config.router_long_context:
         model_found = config.find(name)
         if name.partition("/")[0] in PROVIDERS and model_found and not config.is_ready(model_found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..provider.dialects import DIALECTS, RESPONSES, Dialect, needs_responses, recognise
 from .providers import PROVIDERS
 
+MAX_WORKERS = 256
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 APIS = ("chat", "responses")
 """The APIs of OpenAI's that a provider may speak: chat completions and responses."""
@@ -109,6 +110,14 @@ def port_number(value: Any) -> int:
     return number
 
 
+def worker_count(value: Any) -> int:
+    """Read a number of processes."""
+    number = whole_number(value)
+    if not 1 <= number <= MAX_WORKERS:
+        raise ValueError(f"a number of processes from 1 to {MAX_WORKERS}")
+    return number
+
+
 def seconds(value: Any) -> float:
     """Read a duration in seconds, above zero."""
     number = float(money(value))
@@ -188,7 +197,6 @@ class Setting:
     read: Callable[[Any], Any]
     default: Any
     meaning: str
-    is_planned: bool = False  # read and checked, but without effect yet
 
     @property
     def field_name(self) -> str:
@@ -234,7 +242,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("STATE_DIR", text, "", "folder of the usage records"),
     Setting("SESSION_BUDGET_USD", budget, None, "what one session may cost"),
     Setting("DAILY_BUDGET_USD", budget, None, "what one day may cost"),
-    Setting("WORKERS", positive_number, 1, "processes", True),
+    Setting("WORKERS", worker_count, 1, "processes that serve"),
 )
 SETTING_BY_NAME: Dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
@@ -283,6 +291,7 @@ class Config:
     state_dir: str = ""
     session_budget_usd: Optional[Decimal] = None
     daily_budget_usd: Optional[Decimal] = None
+    workers: int = 1
     models: Mapping[str, Model] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     warnings: Tuple[str, ...] = ()
@@ -346,17 +355,14 @@ def build_config(
     Raises:
         ConfigError: naming the place, the setting and what is allowed.
     """
-    known = {item.name for item in fields(Config)}
     chosen: Dict[str, Any] = {}
     for name, (raw, place) in values.items():
         setting = SETTING_BY_NAME[name]
         try:
-            value = setting.read(raw)
+            chosen[setting.field_name] = setting.read(raw)
         except ValueError as error:
             shown = "a value" if "TOKEN" in name else repr(raw)
             raise ConfigError(f"{place}: {name}: expected {error}, not {shown}") from None
-        if setting.field_name in known:
-            chosen[setting.field_name] = value
     config = Config(models=models, variables=variables, **chosen)
     _check_references(config, {name: place for name, (_, place) in values.items()})
     return config
