@@ -25,6 +25,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.retry",
         "routing",
         "claude_code",
+        "capture",
         "tokens",
         "token_families",
         "image_size",
@@ -69,6 +70,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
     "entries": (
         "cli",
         "capabilities",
+        "in_process",
         "commands.*",
         "listener",
         "server",
