@@ -12,8 +12,11 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from .errors import AuthenticationFailed, PermissionDenied
+from .errors import ApiError, AuthenticationFailed, PermissionDenied
 from .web import Request
+
+# The Fetch standard's "CORS-safelisted" content types.
+_FORMS = ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
 
 
 def check_access(request: Request, token: str, own_host: str) -> None:
@@ -26,12 +29,15 @@ def check_access(request: Request, token: str, own_host: str) -> None:
     Raises:
         AuthenticationFailed: a token is configured and neither credential header carries it.
         PermissionDenied: the request comes from a foreign web page, or under a foreign name.
+        ApiError: it may come from one.
     """
     _check_page(request)
     if token:
         _check_token(request, token)
     elif not is_local_name(_name(request.headers.get("host", "")), own_host):
         raise PermissionDenied("host: not a name of this machine; set CCPROXY_AUTH_TOKEN to serve other names")
+    elif request.method == "POST":
+        _check_kind(request)
 
 
 def _check_page(request: Request) -> None:
@@ -42,6 +48,13 @@ def _check_page(request: Request) -> None:
     # "same-site" is another port of this machine, or another name of the team's domain: a link from there is followed
     if site == "cross-site" or (site == "same-site" and mode != "navigate"):
         raise PermissionDenied("sec-fetch-site: requests from other web pages are refused")
+
+
+def _check_kind(request: Request) -> None:
+    """Refuse what any page may send without asking first: browsers that tell no origin know no other kinds."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _FORMS:
+        raise ApiError(f"content-type: {kind} is what web forms send; send application/json", status=415)
 
 
 def _check_token(request: Request, token: str) -> None:

@@ -28,7 +28,7 @@ from .spending import Spending
 from .stub import StubProvider
 from .tokens import Counter
 from .watch import Watch
-from .web import Request, Response, Stream
+from .web import PRIVATE, Request, Response, Stream
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class App:
             response = Response.json(ApiError("ccproxy failed; its log says why").to_dict(request_id), 500)
         if not isinstance(response.body, Stream):
             context.running.stop()
-        response.headers.setdefault("request-id", request_id)
+        response.headers = {"request-id": request_id, **PRIVATE, **response.headers}
         response.headers = {name: field_value(value) for name, value in response.headers.items()}
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
         return bodies.record(request, response, request_id, config) if config.log_bodies and request.body else response
@@ -139,7 +139,7 @@ class App:
 
     @staticmethod
     def _check(config: Config, request: Request) -> None:
-        if normalise(request.path) not in OPEN_PATHS:
+        if not (config.ccproxy_auth_token and normalise(request.path) in OPEN_PATHS):
             check_access(request, config.ccproxy_auth_token, config.host)
 
     def _context(self, config: Config, request: Request, request_id: str) -> Context:

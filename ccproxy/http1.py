@@ -51,7 +51,7 @@ def parse_head(lines: List[bytes]) -> Head:
     match = _REQUEST_LINE.fullmatch(_line(lines[0]))
     if match is None:
         raise InvalidRequest("the request line is not METHOD TARGET HTTP/1.1")
-    if match[3] != b"1":
+    if match[3] != b"1" or match[4] not in b"01":
         raise ApiError(f"HTTP/{match[3].decode()}.{match[4].decode()} is not spoken here, only 1.1", status=505)
     if len(lines) - 1 > MAX_FIELDS:
         raise ApiError(f"more than {MAX_FIELDS} header fields", status=431)

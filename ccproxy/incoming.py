@@ -68,7 +68,7 @@ class Incoming:
         if len(first) > MAX_LINE:
             raise ApiError(f"the request line exceeds {MAX_LINE} bytes", status=414)
         lines, size = [first], len(first)
-        while True:
+        while lines[-1].endswith(b"\r\n"):
             line = self._line(MAX_HEAD)
             size += len(line)
             if size > MAX_HEAD or len(lines) > MAX_FIELDS + 1:
@@ -78,6 +78,7 @@ class Incoming:
             if not line:
                 raise InvalidRequest("the head is not complete")
             lines.append(line)
+        return parse_head(lines)  # which refuses that line
 
     def body(self, head: Head, config: Config, send: Callable[[bytes], object]) -> bytes:
         """Read and decode a request's body.

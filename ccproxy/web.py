@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
+# Answers are one client's business, and what they say they are: no cache keeps them, no browser guesses.
+PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 EVENT_STREAM = {
     "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
+    **PRIVATE,
     "x-accel-buffering": "no",  # nginx would collect the events
 }
 
@@ -95,7 +97,7 @@ class Response:
     def json(cls, value: Any, status: int = 200, headers: Optional[Mapping[str, str]] = None) -> Response:
         """Answer with a JSON document."""
         body = json.dumps(value, separators=(",", ":")).encode()
-        return cls(status, {"content-type": "application/json", **(headers or {})}, body)
+        return cls(status, {"content-type": "application/json", **PRIVATE, **(headers or {})}, body)
 
     @classmethod
     def stream(

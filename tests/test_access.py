@@ -52,13 +52,25 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("headers", REFUSED)
-@pytest.mark.parametrize("path", ["/v1/messages", "/nowhere"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/nowhere", "/health"])
 def test_pages_and_foreign_names_are_refused(proxy: Proxy, path: str, headers: Dict[str, str]) -> None:
     """Before anything is parsed, routed or sent, whatever the content type; no cross-origin header invites more."""
     answer = ask(proxy.url, path, user(), headers={"content-type": "text/plain", **headers})
     assert answer.status == 403
     check_error(answer.json)
     assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "Text/Plain; charset=utf-8", "application/x-www-form-urlencoded"])
+def test_what_any_page_may_send_is_refused(kind: str) -> None:
+    """Old browsers tell no origin; but without asking first a page can send only what forms send."""
+    with proxy_with() as (proxy, stub):
+        answer = ask(proxy.url, "/v1/messages", user(), headers={"content-type": kind})
+        assert answer.status == 415
+        check_error(answer.json)
+        assert "application/json" in answer.json["error"]["message"]
+        assert ask(proxy.url, "/v1/messages", user(), headers={"content-type": "application/json"}).status == 200
+        assert len(stub.requests) == 1
 
 
 @pytest.mark.parametrize("name", ["localhost", "[::1]:8082", "127.0.0.1:1"])

@@ -203,6 +203,22 @@ REFUSED = {
     "line too long": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "header too long": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
     "too many headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 300 + b"\r\n",
+    "HTTP/1.2": b"GET /health HTTP/1.2\r\nHost: localhost\r\n\r\n",
+    "line ends without CR": b"GET /health HTTP/1.1\nHost: localhost\n\n",
+    "one field without CR": b"GET /health HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n",
+    "leading LF": b"\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "leading spaces": b"  GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "two spaces": b"GET  /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "space after the version": b"GET /health HTTP/1.1 \r\nHost: localhost\r\n\r\n",
+    "control byte in the target": b"GET /hea\x01lth HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "folded field": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
+    "folded first field": b"GET /health HTTP/1.1\r\n Host: localhost\r\n\r\n",
+    "zero byte in a name": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX\0: a\r\n\r\n",
+    "two hosts": b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "malformed host": b"GET /health HTTP/1.1\r\nHost: local host\r\n\r\n",
+    "foreign target": b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "chunk that ends without CR": IN_CHUNKS + b"5\nabcde\r\n0\r\n\r\n",
     "bad absolute target": b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 
@@ -275,6 +291,57 @@ def test_a_client_that_sends_first_and_reads_later_sees_the_413(narrow: Proxy, a
     with RawConnection(narrow.url) as client:
         client.send(request("POST", "/v1/messages", b"x" * 4_000_000))
         check_refusal(client.answer(), 413)
+
+
+def test_an_unknown_expectation_is_refused_at_once(proxy: Proxy) -> None:
+    """417, and the body is not waited for."""
+    with RawConnection(proxy.url) as client:
+        client.send(POST + LENGTH + b"Expect: the-unexpected\r\n\r\n")
+        check_refusal(client.answer(), 417)
+        assert client.is_closed()
+
+
+def test_empty_lines_before_a_request_are_skipped(proxy: Proxy) -> None:
+    """A few of them, as some clients send after a body."""
+    with RawConnection(proxy.url) as client:
+        for _ in range(2):
+            client.send(b"\r\n\r\n" + request("GET", "/health"))
+            assert client.answer().status == 200
+
+
+def test_a_target_with_our_own_address_is_a_path(proxy: Proxy) -> None:
+    """The absolute form that clients send to a proxy, when it means us."""
+    with RawConnection(proxy.url) as client:
+        client.send(b"GET http://localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.answer().json["status"] == "ok"
+
+
+def test_a_body_that_nobody_asked_for_is_read_over(proxy: Proxy) -> None:
+    """What looks like a request inside the body of another one is none."""
+    inner = request("GET", "/nowhere")
+    for method, path in (("GET", "/health"), ("POST", "/nowhere"), ("PUT", "/v1/messages")):
+        with RawConnection(proxy.url) as client:
+            client.send(request(method, path, inner) + request("GET", "/v1/models"))
+            assert client.answer().status in (200, 404, 405)
+            assert client.answer().json["object"] == "list"
+
+
+def test_no_answer_is_kept_or_guessed_at(proxy: Proxy) -> None:
+    """Every answer, of whatever kind, says that caches must not store it nor browsers guess its type."""
+    stream = request("POST", "/v1/messages", user(stream=True))
+    for data in (
+        *(request("GET", path) for path in ("/health", "/v1/models", "/metrics", "/", "/nowhere")),
+        request("DELETE", "/v1/messages"),
+        request("POST", "/v1/messages", user()),
+        stream,
+        REFUSED["two hosts"],
+    ):
+        with RawConnection(proxy.url) as client:
+            client.send(data)
+            headers = client.answer().headers
+        assert headers["x-content-type-options"] == "nosniff", data
+        assert "no-store" in headers["cache-control"], data
+        assert "server" not in headers
 
 
 def test_header_injection(proxy: Proxy) -> None:

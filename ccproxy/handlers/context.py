@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..config.schema import Config
 from ..errors import InvalidRequest
@@ -57,12 +58,30 @@ def parse_body(request: Request) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: not UTF-8 at byte {error.start}") from None
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
     except RecursionError:
         raise InvalidRequest("The request body is not valid JSON: nested too deeply") from None
     except ValueError as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}") from None
+        words = "a number has too many digits" if "int_max_str_digits" in str(error) else str(error)
+        raise InvalidRequest(f"The request body is not valid JSON: {words}") from None
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is beyond what a number can be")
+    return number
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """Refuse what two programs would read in two ways: the router one model, the provider another."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: Set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice[:50]!r} is there twice")
+    return found

@@ -18,7 +18,7 @@ from ..provider.retry import RetryPolicy
 from ..routing import BUDGET, MODEL_HEADER, Decision, decide
 from ..sse import encode
 from ..tokens import Estimates, ceiling
-from ..web import EVENT_STREAM, Early, Request, Response
+from ..web import EVENT_STREAM, PRIVATE, Early, Request, Response
 from .context import Context, parse_body
 from .exchange import Exchange
 from .passthrough import Relay
@@ -134,7 +134,7 @@ def _early(context: Context, messages: MessagesRequest, decision: Decision, star
     if messages.stream:
         ping = encode([Ping()])
         return Early(after, {**EVENT_STREAM, **headers}, encode([start]) + ping, ping, every)
-    headers["content-type"] = "application/json"
+    headers.update(PRIVATE, **{"content-type": "application/json"})
     return Early(max(after, WHOLE_COMMIT_AFTER), headers, b" ", b" ", every)
 
 

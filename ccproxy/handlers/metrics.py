@@ -9,5 +9,4 @@ from .context import Context
 
 def handle(context: Context, request: Request) -> Response:
     """Answer with the counts since the start."""
-    headers = {"content-type": CONTENT_TYPE, "cache-control": "no-store"}
-    return Response(200, headers, context.metrics.text().encode())
+    return Response(200, {"content-type": CONTENT_TYPE}, context.metrics.text().encode())

@@ -23,6 +23,6 @@ def handle(context: Context, request: Request) -> Response:
     context.ledger.flush(_FLUSH_WAIT)
     try:
         found = report(context.ledger.path, period, time.time(), limits(context.config))
-        return Response.json(found, headers={"cache-control": "no-store"})
+        return Response.json(found)
     except LedgerUnreadable as error:
         raise ApiError(str(error)) from None

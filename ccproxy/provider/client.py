@@ -32,6 +32,8 @@ from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
 from .retry import retry_after
 
 READ_SIZE = 65536
+# gzip makes up to a thousand bytes of one, and a read unpacks all it got.
+PACKED_READ_SIZE = 4096
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
 # requests' default of 10 would open a new connection for every stream beyond it.
@@ -233,10 +235,11 @@ class ProviderResponse:
         # urllib3 before 2.1 has no read1 of its own; nothing is decoded there, and nothing was asked to be encoded
         read1 = partial(raw.read1, decode_content=True) if hasattr(raw, "read1") else raw._fp.read1
         with _failures(self._target):
-            data = read1(READ_SIZE)
+            size = READ_SIZE if encoding in ("identity", "") else PACKED_READ_SIZE
+            data = read1(size)
             while data:
                 yield data
-                data = read1(READ_SIZE)
+                data = read1(size)
 
     def chunks(self) -> Iterator[List[Chunk]]:
         """Yield the chunks of an answer, those of one read together; a whole answer comes as one read."""
@@ -280,6 +283,7 @@ class ProviderResponse:
         for data in reads:
             body += data
             if len(body) > MAX_BODY_BYTES:
+                body.clear()  # the error's traceback keeps this frame
                 raise ProviderError(f"the provider's answer exceeds {MAX_BODY_BYTES} bytes")
         try:
             value = json.loads(body)
