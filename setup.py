@@ -63,6 +63,7 @@ setup(
             "pytest-xdist>=3.5",
             "responses>=0.25",
             "ruff>=0.6",
+            "selenium>=4.20",
             "setuptools>=61",
             "types-PyYAML>=6",
             "types-requests>=2.31",

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -20,6 +19,7 @@ import pytest
 from accumulator_cases import CASES, Case
 from ccproxy.stub import Finish, Step, StubProvider, Text, ToolCall
 from ccproxy.translate.envelope import is_ours, unseal
+from npm import package
 from processes import environment
 from replay import ReplayProvider
 from support import running_proxy
@@ -28,40 +28,11 @@ from test_sdk import OLD, old_sdk
 Json = Dict[str, Any]
 HERE = Path(__file__).parent
 TYPESCRIPT = "@anthropic-ai/sdk"
-INSTALL_TIMEOUT, PLAY_TIMEOUT = 300.0, 240.0
+PLAY_TIMEOUT = 240.0
 SDKS = ["installed", OLD, "typescript"]
 KEYS = {name: f"case-{number}" for number, name in enumerate(CASES)}
 """Case -> its model, and its path prefix at the provider."""
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-
-
-def npm(*arguments: str) -> str:
-    """Run npm, return what it printed."""
-    command = ["npm", "--loglevel=error", *arguments]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def typescript_sdk() -> Path:
-    """Return the folder of the newest TypeScript SDK, installed into the user's cache folder on first use."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ccproxy-tests"
-    target = root / f"anthropic-typescript-{npm('view', TYPESCRIPT, 'version').strip().splitlines()[-1]}"
-    if not target.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".typescript-", dir=root))
-        try:
-            package = f"{TYPESCRIPT}@{target.name.rpartition('-')[2]}"
-            npm("install", "--prefix", str(unfinished), "--ignore-scripts", "--no-audit", "--no-fund", package)
-            unfinished.rename(target)
-        except OSError:  # another run was faster: its installation is as good
-            if not target.is_dir():
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return target
 
 
 def run_sdk(sdk: str, folder: Path, *arguments: str) -> Json:
@@ -72,7 +43,7 @@ def run_sdk(sdk: str, folder: Path, *arguments: str) -> Json:
         missing = [name for name in ("npm", "node") if shutil.which(name) is None]
         if missing:
             pytest.skip(f"there is no {' and no '.join(missing)}")
-        command = ["node", str(HERE / "accumulate.mjs"), str(typescript_sdk())]
+        command = ["node", str(HERE / "accumulate.mjs"), str(package(TYPESCRIPT))]
     elif sdk == OLD:
         variables["PYTHONPATH"] = os.pathsep.join([str(old_sdk()), variables["PYTHONPATH"]])
     done = subprocess.run(
