@@ -28,18 +28,18 @@ def _adapter(stream: bool) -> Any:
 def sdk_faults(body: Json) -> Iterator[str]:
     """Yield what the SDK's parameter types refuse; lists that they read lazily are read to their end."""
     try:
-        _drain(_adapter(bool(body.get("stream"))).validate_python(body, extra="forbid"))
+        drain(_adapter(bool(body.get("stream"))).validate_python(body, extra="forbid"))
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False)[:4]:
             yield f"SDK: {'.'.join(map(str, item['loc']))}: {item['msg']}: {str(item['input'])[:120]}"
 
 
-def _drain(value: Any) -> None:
+def drain(value: Any) -> None:
     if isinstance(value, dict):
         value = list(value.values())
     if value is not None and not isinstance(value, (str, int, float)):
         for item in value:
-            _drain(item)
+            drain(item)
 
 
 @cache

@@ -40,14 +40,14 @@ def _check_window(model: Model, input_tokens: int) -> None:
 
 def _send(body: Json, model: Model, context: Context, input_tokens: int) -> Union[ProviderResponse, CutShort]:
     """Send a request, mended once when the model refuses a field of it."""
-    key = (model.api_base, model.name)
+    key = (model.api_base + APIS[model.api].path, model.name)
     body = context.repairs.apply(key, body)
     try:
         return context.client.send(_call(body, model, input_tokens), context.config, context.running.cancel)
     except ProviderError as error:
         if error.is_output_limit:
             return CutShort()
-        repair = find_repair(error.provider_status, error.detail)
+        repair = find_repair(error.provider_status, error.detail, model.api)
         if repair is None or error.is_overflow or repair(body) == body:
             raise
         log.info("%s refused a field, asking again without it: %s", model.model_id, error.message)

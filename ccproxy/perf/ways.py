@@ -70,7 +70,7 @@ class Way:
         try:
             return self._ask()
         except ProviderError as error:
-            repair = None if self.model.direct else find_repair(error.provider_status, error.detail)
+            repair = None if self.model.direct else find_repair(error.provider_status, error.detail, self.model.api)
             if repair is None or error.is_overflow:
                 return Sample(error.message)
             self.body = repair(self.body)

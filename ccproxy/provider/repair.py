@@ -33,7 +33,9 @@ def _renamed(old: str, new: str) -> Repair:
 def _clamped(limit: int) -> Repair:
     def clamp(body: Json) -> Json:
         limits: Json = {
-            name: min(body[name], limit) for name in ("max_tokens", "max_completion_tokens") if name in body
+            name: min(body[name], limit)
+            for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")
+            if name in body
         }
         return {**body, **limits}
 
@@ -90,6 +92,52 @@ def _auto_choice(body: Json) -> Json:
     return {**body, "tool_choice": "auto"} if "tool_choice" in body else body
 
 
+# --- the same for the Responses API ----------------------------------------------------------------------------
+
+
+def _each_item(mend: Callable[[Json], Json]) -> Repair:
+    return lambda body: {**body, "input": [mend(item) for item in body["input"]]}
+
+
+def _without_reasoning_items(body: Json) -> Json:
+    """Leave out reasoning that was made with another key; what comes later with this one is read again."""
+    return {**body, "input": [item for item in body["input"] if item["type"] != "reasoning"]}
+
+
+def _without_summary(body: Json) -> Json:
+    """OpenAI gives summaries to verified organisations alone."""
+    reasoning = {name: value for name, value in body.get("reasoning", {}).items() if name != "summary"}
+    return {**body, "reasoning": reasoning}
+
+
+def _without_media(item: Json) -> Json:
+    field = "output" if item["type"] == "function_call_output" else "content"
+    if not isinstance(item.get(field), list):
+        return item
+    note = {"type": "input_text", "text": "[image omitted: this model has no image input]"}
+    return {**item, field: [note if part["type"] == "input_image" else part for part in item[field]]}
+
+
+def _text_results(item: Json) -> Json:
+    if item["type"] != "function_call_output" or isinstance(item["output"], str):
+        return item
+    return {**item, "output": "\n".join(part.get("text") or "[omitted]" for part in item["output"])}
+
+
+def _without_phase(item: Json) -> Json:
+    return {name: value for name, value in item.items() if name != "phase"}
+
+
+def _harder_tools(body: Json) -> Json:
+    tools = [
+        {**tool, "strict": False, "parameters": clean_schema(tool["parameters"] or {}, "", is_strict=True)}
+        if "parameters" in tool
+        else tool
+        for tool in body.get("tools") or []
+    ]
+    return {**body, "tools": tools} if tools else body
+
+
 _TO_COMPLETION = _renamed("max_tokens", "max_completion_tokens")
 _TO_PLAIN = _renamed("max_completion_tokens", "max_tokens")
 _LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |of )?|<= ?)[`'\"]?(\d+)"
@@ -120,13 +168,33 @@ _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (rf"(?:{_REFUSED}).{{0,120}}?\b({_DROPPABLE})\b", lambda match: _without(match[1].lower())),
     (rf"\b({_DROPPABLE})\b.{{0,120}}?(?:{_REFUSED})", lambda match: _without(match[1].lower())),
 )
+_FIELDS = "temperature|top_p|include|parallel_tool_calls|prompt_cache_key|safety_identifier|max_output_tokens"
+_FIELDS += "|max_tool_calls|text|store|instructions|reasoning"
+_RESPONSES_REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
+    (r"max_output_tokens.{0,200}?" + _LIMIT, lambda match: _clamped(int(match[1]))),
+    (r"invalid_encrypted_content|encrypted content.{0,160}could not be", lambda _: _without_reasoning_items),
+    (r"reasoning.{0,80}without its required following item", lambda _: _without_reasoning_items),
+    (r"item with id.{0,80}not found", lambda _: _without_reasoning_items),
+    (r"encrypted content is not supported", lambda _: _without("include")),
+    (r"reasoning\.summary|reasoning summar", lambda _: _without_summary),
+    (r"reasoning\.effort", lambda _: _without("reasoning")),
+    (rf"(?:{_REFUSED}).{{0,120}}?\bphase\b|\bphase\b.{{0,120}}?(?:{_REFUSED})", lambda _: _each_item(_without_phase)),
+    (r"tool_choice.{0,120}(?:incompatible|not support|unsupported|thinking)", lambda _: _auto_choice),
+    (r"invalid schema for function", lambda _: _harder_tools),
+    (r"not support image|image.{0,40}not support|unknown variant .input_image", lambda _: _each_item(_without_media)),
+    (r"\boutput\b.{0,80}(?:must be|expected|should be) a? ?(?:valid )?string", lambda _: _each_item(_text_results)),
+    (rf"(?:{_REFUSED}).{{0,120}}?\b({_FIELDS})\b", lambda match: _without(match[1].lower())),
+    (rf"\b({_FIELDS})\b.{{0,120}}?(?:{_REFUSED})", lambda match: _without(match[1].lower())),
+)
+_ONCE = (_without_reasoning_items,)
+"""Repairs of one conversation, which say nothing about the model."""
 
 
-def find_repair(status: int, text: str) -> Optional[Repair]:
-    """Return the repair for a refusal, or None when nothing is known to help."""
+def find_repair(status: int, text: str, api: str = "chat") -> Optional[Repair]:
+    """Return the repair for a refusal of a request to one of ``config.schema.APIS``, None when nothing would help."""
     if status not in (400, 422):
         return None
-    for pattern, make in _REPAIRS:
+    for pattern, make in _RESPONSES_REPAIRS if api == "responses" else _REPAIRS:
         match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
         if match:
             return make(match)
@@ -149,7 +217,9 @@ class Repairs:
         return body
 
     def remember(self, key: Tuple[str, str], repair: Repair) -> None:
-        """Keep a repair that helped."""
+        """Keep a repair that helped, if it will help again."""
+        if repair in _ONCE:
+            return
         with self._known_lock:
             known = self._known.get(key, [])
             if len(known) < self.LIMIT:
