@@ -12,7 +12,9 @@ from typing import Callable, Dict, Optional
 
 from .access import check_access
 from .config.schema import Config
+from .counter import Counter
 from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound, Stopping
+from .estimates import Estimator
 from .feed import Feed
 from .handlers import bodies, connection, conversion, count_tokens, dashboard, health, messages, metrics, models, usage
 from .handlers.context import Context
@@ -26,7 +28,6 @@ from .provider.cooldown import Cooldown
 from .provider.repair import Repairs
 from .spending import Spending
 from .stub import StubProvider
-from .tokens import Counter
 from .watch import Watch
 from .web import PRIVATE, Request, Response, Stream
 
@@ -64,11 +65,12 @@ class App:
     recorded in ``ledger``; without one, nowhere.
     """
 
-    def __init__(self, config: Config, ledger: Optional[Ledger] = None) -> None:
+    def __init__(self, config: Config, ledger: Optional[Ledger] = None, counter: Optional[Counter] = None) -> None:
         self.config = config
         self._ledger = ledger
         self._metrics = Metrics()
-        self.counter = Counter()
+        self.counter = counter or Counter()
+        self._estimator = Estimator(self.counter, ledger.path if ledger else None)
         self._repairs = Repairs()
         self._cooldown = Cooldown()
         self._last_routes = LastRoutes()
@@ -146,7 +148,7 @@ class App:
         return Context(
             config=config,
             client=self._client,
-            counter=self.counter,
+            estimator=self._estimator,
             repairs=self._repairs,
             cooldown=self._cooldown,
             request_id=request_id,

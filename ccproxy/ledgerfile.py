@@ -39,7 +39,20 @@ MIGRATIONS: Tuple[Tuple[str, ...], ...] = (
         "ALTER TABLE requests ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE requests ADD COLUMN unanswered TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        "ALTER TABLE requests ADD COLUMN estimate INTEGER",
+        "ALTER TABLE requests ADD COLUMN has_tools INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX requests_to_learn_from ON requests (time) WHERE estimate IS NOT NULL",
+    ),
 )
+
+
+_MAX_NAME = 200
+
+
+def bounded_name(text: str) -> str:
+    """Return a name of the client's choice as bounded, valid text."""
+    return text[:_MAX_NAME].encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,15 @@ class Row:
     """Why the rule fired."""
     unanswered: str = ""
     """The models of the route that gave no answer before this one, separated by commas."""
+
+    estimate: Optional[int] = None
+    """Our own count of the prompt, before any correction, when the provider's says how good it was."""
+    has_tools: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All of the input, cached or not."""
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
 
     @property
     def has_unknown_cost(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Tuple
 
@@ -69,7 +68,7 @@ def decide(
     request: MessagesRequest,
     config: Config,
     count_tokens: Callable[[Model], int],
-    most: float = math.inf,
+    surely_fit: Callable[[Model, int], bool] = lambda model, limit: False,
     *,
     last: Optional[Decision] = None,
     named: str = "",
@@ -80,7 +79,7 @@ def decide(
     Args:
         count_tokens: the input tokens for a model; called, for the model that would answer a request of any length,
             only where the count can change the decision.
-        most: a number that no count exceeds.
+        surely_fit: whether the count for a model cannot exceed a limit, where that is known without counting.
         last: the conversation's last route, when it is recent enough for a provider's cache to hold the prompt.
         named: the models that the client named in the header ``x-ccproxy-model``, past all rules.
         budget: the budget of which the least is left.
@@ -90,9 +89,9 @@ def decide(
     """
     if named:
         return _named(named, config)
-    cheap = _budget_rule(config, budget, count_tokens, most)
+    cheap = _budget_rule(config, budget, count_tokens, surely_fit)
     base = cheap or _without_length(request, config)
-    long = None if cheap else _length_rule(config, base, count_tokens, most, last)
+    long = None if cheap else _length_rule(config, base, count_tokens, surely_fit, last)
     return _image_rule(request, config, long or base)
 
 
@@ -105,18 +104,26 @@ def _named(named: str, config: Config) -> Decision:
 
 
 def _budget_rule(
-    config: Config, budget: Optional[Budget], count_tokens: Callable[[Model], int], most: float
+    config: Config,
+    budget: Optional[Budget],
+    count_tokens: Callable[[Model], int],
+    surely_fit: Callable[[Model, int], bool],
 ) -> Optional[Decision]:
     """Land softly: what fits into the cheaper model goes there."""
     if budget is None or not budget.is_nearly_spent or not config.router_background:
         return None
     decision = _route(config, config.router_background, BUDGET, f"{budget.words}: ROUTER_BACKGROUND answers")
-    window = config.window(decision.models[0])
-    return decision if most <= window or count_tokens(decision.models[0]) <= window else None
+    model = decision.models[0]
+    window = config.window(model)
+    return decision if surely_fit(model, window) or count_tokens(model) <= window else None
 
 
 def _length_rule(
-    config: Config, base: Decision, count_tokens: Callable[[Model], int], most: float, last: Optional[Decision]
+    config: Config,
+    base: Decision,
+    count_tokens: Callable[[Model], int],
+    surely_fit: Callable[[Model, int], bool],
+    last: Optional[Decision],
 ) -> Optional[Decision]:
     model = base.models[0]
     window, threshold, name = config.window(model), config.long_context_threshold, "LONG_CONTEXT_THRESHOLD"
@@ -125,7 +132,7 @@ def _length_rule(
     limit = min(window, threshold)
     was_long = last is not None and last.rule == LONG_CONTEXT
     floor = int(limit * STAYS_ABOVE) if was_long else limit
-    if not config.router_long_context or most <= floor:
+    if not config.router_long_context or surely_fit(model, floor):
         return None
     tokens = count_tokens(model)
     if tokens > threshold:

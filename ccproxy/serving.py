@@ -15,9 +15,9 @@ from typing import Any, Optional
 from .app import App
 from .config.load import state_folder
 from .config.schema import Config
+from .counter import Counter
 from .ledger import Ledger
 from .server import Server
-from .tokens import Counter
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +33,16 @@ class Here:
 
     def __init__(self, config: Config, listener: socket.socket, counter: Optional[Counter] = None) -> None:
         """Take a counter whose vocabulary is loaded already; without one, it is loaded after the start."""
-        self.app = App(config, Ledger(state_folder(config, os.environ)))
-        self._loaded_counter = counter
+        self.app = App(config, Ledger(state_folder(config, os.environ)), counter)
+        self._is_loaded = counter is not None
         self._server = Server(self.app, config.host, config.port, listener)
 
     def start(self) -> None:
         """Begin to accept connections."""
         accept = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="accept", daemon=True)
         accept.start()
-        if self._loaded_counter is None:
+        if not self._is_loaded:
             self.app.counter.load_in_background()
-        else:
-            self.app.counter = self._loaded_counter
 
     def look(self) -> None:
         """Nothing is to be done from outside."""

@@ -35,6 +35,8 @@ class Family:
     """Once when there are tools that are loaded later; they themselves cost nothing."""
     tool: float = 8.0
     """For each tool, besides its name, description and schema."""
+    has_typed_tools: bool = False
+    """Whether tools are shown as TypeScript, not as JSON."""
     call: float = 20.0
     """For each tool call with its result, besides their texts."""
     argument: float = 0.0
@@ -51,7 +53,7 @@ class Family:
     """Pixels: an image with a longer edge is scaled down."""
     image: int = 1568
     """The most for one image."""
-    keeps_thinking: bool = True
+    keeps_thinking: bool = False
     """Whether the thinking of earlier turns is counted; else only that of the turn that is going on."""
 
 
@@ -70,7 +72,6 @@ _OLDER = Family(
     output_format=125,
     document=47,
     citations=545,
-    keeps_thinking=False,
 )
 # Fitted on 66 requests: text, symbol, call, argument, output_format and deferred_tools. Documented: about 30 % more
 # tokens for the same text, and the images.
@@ -103,10 +104,11 @@ FAMILIES: Tuple[Family, ...] = (
     replace(_OLDER, pattern=r"claude-(2|3|instant|opus-4(?!-[7-9])|sonnet-4)", tools=313, forced_tools=313),
     replace(_NEWER, pattern=r"claude", tools=290, forced_tools=419),
     # Factors by their makers' and users' comparisons; what the templates of open models add is the median over
-    # recorded answers.
-    Family("OpenAI", r"gpt|(^|/)o[1-9]|chatgpt|codex"),
+    # recorded answers. Harmony begins each prompt with a system message.
+    Family("gpt-oss", r"gpt-oss", request=65, tools=25, forced_tools=25, tool=2, has_typed_tools=True),
+    Family("OpenAI", r"gpt|(^|/)o[1-9]|chatgpt|codex", tools=10, forced_tools=10, tool=2, has_typed_tools=True),
     Family("DeepSeek, Kimi, GLM, Qwen", r"deepseek|kimi|moonshot|glm|qwen|qwq", text=1.02, tools=120, forced_tools=120),
-    Family("Gemini", r"gemini|gemma", text=1.1),
+    Family("Gemini", r"gemini|gemma", text=1.1, tool=0, has_typed_tools=True),
     Family("Llama", r"llama", text=1.05, request=31, tools=120, forced_tools=120),
     Family("Mistral", r"mi[sx]tral|codestral|devstral|magistral", text=1.15),
     Family("other", r"", text=1.05, tools=120, forced_tools=120),

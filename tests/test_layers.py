@@ -25,8 +25,10 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.retry",
         "routing",
         "claude_code",
-        "capture",
         "tokens",
+        "counter",
+        "tool_types",
+        "calibration",
         "token_families",
         "image_size",
         "pricing",
@@ -60,6 +62,9 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "metrics",  # remembers under a lock
         "usage",
         "spending",
+        "recall",  # remembers under a lock
+        "learned",
+        "estimates",
         "log",
         "logfile",
         "stub",
@@ -70,7 +75,6 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
     "entries": (
         "cli",
         "capabilities",
-        "in_process",
         "commands.*",
         "listener",
         "server",
@@ -139,7 +143,7 @@ EXCEPTIONS: Dict[str, FrozenSet[str]] = {
     "config.envfile": frozenset({"dotenv"}),  # dotenv.parser parses text it is given
     "sse": frozenset({"sseclient"}),  # parses bytes it is given
     # The vocabulary is loaded in the background: a start must not wait for it, nor fail without it.
-    "tokens": frozenset({"tiktoken", "threading", "logging"}),
+    "counter": frozenset({"tiktoken", "threading", "logging"}),
     "http1": frozenset({"http.HTTPStatus"}),  # a table of names
 }
 

@@ -53,6 +53,7 @@ def test_it_prints_json(folder: Path, capsys: Any) -> None:
     assert cli.main(["route", "--json", body_in(folder, thinking)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found.pop("input_tokens") > 0
+    assert found.pop("estimate").endswith("family other; not calibrated")
     assert found == {
         "model": "thinker",
         "rule": "think",

@@ -266,7 +266,7 @@ def test_what_cannot_be_long_is_not_counted(env: Dict[str, str], window: str, mo
 
     rows = [entry("main", max_input_tokens=window), entry("long")]
     config = make_config({"ROUTER_DEFAULT": "main", "ROUTER_LONG_CONTEXT": "long", **env}, rows)
-    assert decide(request(), config, count, most).rule == "default"
+    assert decide(request(), config, count, lambda _, limit: most <= limit).rule == "default"
     assert counted == (["main"] if is_counted else [])
 
 

@@ -26,8 +26,9 @@ from ccproxy.token_families import FAMILIES, family_of
         ("claude-3-7-sonnet-latest", "Claude up to 4.6", 313),
         ("claude-3-5-haiku-20241022", "Claude up to 4.6", 264),
         ("claude-3-opus-20240229", "Claude up to 4.6", 530),
-        ("gpt-4o", "OpenAI", 0),
-        ("openai/o3-mini", "OpenAI", 0),
+        ("gpt-4o", "OpenAI", 10),
+        ("openai/o3-mini", "OpenAI", 10),
+        ("openai/gpt-oss-120b", "gpt-oss", 25),
         ("deepseek-chat", "DeepSeek, Kimi, GLM, Qwen", 120),
         ("Qwen/Qwen3-32B", "DeepSeek, Kimi, GLM, Qwen", 120),
         ("gemini-2.5-pro", "Gemini", 0),
@@ -46,5 +47,5 @@ def test_every_row_can_be_reached() -> None:
     """No row hides behind an earlier one: a family's own spelling leads to it."""
     names = ("claude-opus-5", "claude-sonnet-5", "claude-opus-4-7", "claude-sonnet-4-6", "claude-haiku-4-5")
     names += ("claude-3-opus", "claude-3-haiku", "claude-3-5-sonnet", "claude-2", "claude-opus-4-8")
-    names += ("gpt-5", "kimi-k2", "gemini-3", "llama-4", "codestral", "x")
+    names += ("gpt-oss:20b", "gpt-5", "kimi-k2", "gemini-3", "llama-4", "codestral", "x")
     assert [family_of(name) for name in names] == list(FAMILIES)

@@ -8,9 +8,13 @@ from typing import Any, List
 
 import pytest
 
+from ccproxy import tokens
 from ccproxy.anthropic import MessagesRequest
+from ccproxy.config.schema import Model
+from ccproxy.counter import Counter, Size, characters_estimate
+from ccproxy.estimates import Estimates, Estimator
 from ccproxy.token_families import Family, family_of
-from ccproxy.tokens import Counter, Estimates, Size, ceiling, characters_estimate, estimate
+from ccproxy.tokens import ceiling, estimate, is_text
 from test_image_size import PAGE, b64, png
 
 # --- text ----------------------------------------------------------------------------------------------------
@@ -132,37 +136,51 @@ def long_conversation(turns: int) -> MessagesRequest:
     return MessagesRequest.from_dict(body)
 
 
-def test_one_more_turn_costs_one_turn() -> None:
-    """Of a conversation that is sent again only what is new is encoded."""
+def model(name: str) -> Model:
+    return Model(name, "http://p.test/v1")
+
+
+def estimates_of(asked: MessagesRequest, estimator: Estimator) -> Estimates:
+    return estimator.of(asked, len(json.dumps(asked.raw)))
+
+
+@pytest.mark.parametrize("name", ["claude-opus-5", "claude-haiku-4-5", "gpt-5", "deepseek-chat"])
+def test_one_more_turn_costs_one_turn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a conversation that is sent again only what is new is encoded, and only that is walked through."""
     vocabulary = Vocabulary()
-    counter = Counter(vocabulary.encode)
-    before = Estimates(long_conversation(0), counter.size).of("claude-opus-5")
+    estimator = Estimator(Counter(vocabulary.encode))
+    before = estimates_of(long_conversation(0), estimator).of(model(name))
     assert before > 200_000
     vocabulary.encoded.clear()
-    assert Estimates(long_conversation(1), counter.size).of("claude-opus-5") > before + 1000
+    walked: List[Any] = []
+    really = tokens._Count._block
+    monkeypatch.setattr(tokens._Count, "_block", lambda self, block: walked.append(block) or really(self, block))
+    longer = long_conversation(1)
+    after = estimates_of(longer, estimator).of(model(name))
     assert [len(text.split()) for text in vocabulary.encoded] == [1, 1000]  # the call's input and its result
+    new = [*longer.system, *longer.messages[-2].content, *longer.messages[-1].content]
+    assert len(walked) == len(new) + 1  # and the text inside the result
+    assert after > before + 1000
+    assert after == estimates_of(longer, Estimator(Counter(vocabulary.encode))).of(model(name))
 
 
-def test_a_family_is_estimated_once() -> None:
+def test_a_family_is_counted_once() -> None:
     """However often one request is asked about, and for however many models of a family."""
-    sizes: List[str] = []
-
-    def size(text: str) -> Size:
-        sizes.append(text)
-        return Size(1, 0, 1)
-
-    estimates = Estimates(request("abc"), size)
-    assert estimates.of("gpt-4o") == estimates.of("gpt-5")
-    assert sizes == ["abc"]
-    assert estimates.of("claude-opus-5") != estimates.of("gpt-5")
-    assert sizes == ["abc"] * 2
+    vocabulary = Vocabulary()
+    estimates = estimates_of(request("a b c"), Estimator(Counter(vocabulary.encode)))
+    assert estimates.of(model("gpt-4o")) == estimates.of(model("gpt-5"))
+    assert estimates.of(model("claude-opus-5")) != estimates.of(model("gpt-5"))
+    assert vocabulary.encoded == ["a b c"]
 
 
 # --- requests ------------------------------------------------------------------------------------------------
 
-PLAIN = Family("plain", "", call=20, tools=200, forced_tools=300, deferred_tools=50, document=5, citations=100)
+PLAIN = Family(
+    "plain", "", keeps_thinking=True, call=20, tools=200, forced_tools=300, deferred_tools=50, document=5, citations=100
+)
 THINKING = Family("thinking", "", thinking=28, output_format=125)
 FORGETFUL = Family("forgetful", "", keeps_thinking=False)
+TYPED = Family("typed", "", has_typed_tools=True)
 
 
 def one_each(text: str) -> Size:
@@ -261,6 +279,11 @@ def test_tools_count(tools: Any, choice: Any, tokens: int) -> None:
     assert count("", tools=tools, **choices) - NOTHING == tokens
 
 
+def test_openai_is_shown_tools_as_types() -> None:
+    """Half the tokens of their JSON."""
+    assert count("", TYPED, tools=[TOOL]) - NOTHING == 8 + len("// abc\ntype ab = () => any;\n\n")
+
+
 def test_system_thinking_and_format_count() -> None:
     """What stands beside the messages."""
     assert count("", system="abc") - NOTHING == 3
@@ -303,7 +326,8 @@ def test_a_ceiling_is_never_reached(model: str) -> None:
     body = json.dumps(asked.raw, separators=(",", ":"))
     counter = Counter()
     counter.load()
-    assert estimate(asked, counter.size, family_of(model)) <= ceiling(asked, len(body)) < len(body) + 3000
+    assert estimate(asked, counter.size, family_of(model)) <= ceiling(len(body)) < len(body) + 3000
+    assert is_text(asked)
 
 
 IMAGE = {"type": "image", "source": {"type": "url", "url": "u"}}
@@ -320,7 +344,7 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "u"}}
 )
 def test_there_is_not_always_a_ceiling(asked: MessagesRequest) -> None:
     """An image of a hundred bytes may have thousands of tokens."""
-    assert ceiling(asked, 100) == float("inf")
+    assert not is_text(asked)
 
 
 @pytest.mark.parametrize("depth", [100, 900, 5000])

@@ -1,7 +1,8 @@
 """Requests with Anthropic's own counts of their tokens, and how far our estimates are from them.
 
-`make token-report` prints the table; `FILE=...` takes other counts than those of the recordings. A line of the file is
-an object with `model`, `input_tokens`, `request` and `plain`: false where a server adds what the request does not show.
+`make token-report` prints the table, and what calibration and counting again make of it; `FILE=...` takes other counts
+than those of the recordings. A line of the file is an object with `model`, `input_tokens`, `request` and `plain`: false
+where a server adds what the request does not show.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
+import counting_cost
+import recorded_usages
 from ccproxy.anthropic import MessagesRequest
+from ccproxy.counter import Counter
 from ccproxy.token_families import family_of
-from ccproxy.tokens import Counter, estimate
+from ccproxy.tokens import estimate
 from recordings import folder
 
 NEWER = re.compile(r"opus-4-[789]|(opus|sonnet|haiku|fable)-5")
@@ -95,3 +99,5 @@ def report(pairs: Sequence[Pair]) -> str:
 
 if __name__ == "__main__":
     print(report(load(Path(sys.argv[1]) if sys.argv[1:] else None)))
+    print(recorded_usages.report(recorded_usages.load()), end="\n\n")
+    print(counting_cost.report())

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from ..anthropic import MessagesRequest
+from ..config.load import state_folder
 from ..config.schema import Config
+from ..counter import Counter
 from ..errors import ConfigError
+from ..estimates import Estimator
 from ..handlers.context import parse_body
+from ..ledger import FILE_NAME
 from ..routing import decide
-from ..tokens import Counter, Estimates, ceiling
 from ..web import Request
 from .options import add_configuration, load
 
@@ -35,12 +39,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the route."""
-    found = route(_read(options.file), load(options).config, options.model)
+    config = load(options).config
+    found = route(_read(options.file), config, options.model, state_folder(config, os.environ) / FILE_NAME)
     print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
     return 0
 
 
-def route(body: bytes, config: Config, named: str = "") -> Json:
+def route(body: bytes, config: Config, named: str = "", ledger: Optional[Path] = None) -> Json:
     """Return the route of a request body: its models in order, rule and reason, and the tokens of its input.
 
     Raises:
@@ -49,14 +54,14 @@ def route(body: bytes, config: Config, named: str = "") -> Json:
     request = MessagesRequest.from_dict(parse_body(Request("POST", "/v1/messages", body=body)), needs_max_tokens=False)
     counter = Counter()
     counter.load()
-    estimates = Estimates(request, counter.size)
-    most = ceiling(request, len(body))
-    decision = decide(request, config, lambda model: estimates.of(model.name), most, named=named)
+    estimates = Estimator(counter, ledger).of(request, len(body))
+    decision = decide(request, config, estimates.of, estimates.surely_fit, named=named)
     return {
         "model": decision.models[0].model_id,
         "rule": decision.rule,
         "reason": decision.reason,
-        "input_tokens": estimates.of(decision.models[0].name),
+        "input_tokens": estimates.of(decision.models[0]),
+        "estimate": estimates.how(decision.models[0]),
         "models": [
             {"model_id": model.model_id, "model_name": model.name, "provider": model.provider}
             for model in decision.models
@@ -77,6 +82,6 @@ def _lines(found: Json) -> List[str]:
         f"model   {found['model']}",
         f"rule    {found['rule']}",
         f"reason  {found['reason']}",
-        f"tokens  {found['input_tokens']} (estimated)",
+        f"tokens  {found['input_tokens']} ({found['estimate']})",
         *([f"then    {fallbacks}"] if fallbacks else []),
     ]

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from .. import log
 from ..code_watch import serve_reloading
 from ..config.schema import Config
+from ..counter import Counter
 from ..errors import ConfigError
 from ..listener import listen, url_of
 from ..server import raise_descriptor_limit
 from ..serving import TICK, Here, work
-from ..tokens import Counter
 from ..workers import CrashLoop, Workers
 from .options import add_configuration, load
 

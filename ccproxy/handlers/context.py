@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..config.schema import Config
 from ..errors import InvalidRequest
+from ..estimates import Estimator
 from ..feed import Feed
 from ..last_routes import LastRoutes
 from ..ledger import Ledger
@@ -17,7 +18,6 @@ from ..provider.client import ProviderClient
 from ..provider.cooldown import Cooldown
 from ..provider.repair import Repairs
 from ..spending import Spending
-from ..tokens import Counter
 from ..web import Request
 from .running import Running
 
@@ -28,7 +28,7 @@ class Context:
 
     config: Config
     client: ProviderClient
-    counter: Counter
+    estimator: Estimator
     repairs: Repairs
     request_id: str
     new_id: Callable[[str], str]

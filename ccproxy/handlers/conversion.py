@@ -7,9 +7,9 @@ from dataclasses import replace
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..errors import InvalidRequest, NotFound
+from ..estimates import Estimates
 from ..provider.client import APIS
 from ..routing import Decision
-from ..tokens import Estimates
 from ..web import Request, Response
 from . import topics
 from .context import Context, parse_body
@@ -26,13 +26,13 @@ def handle(context: Context, request: Request) -> Response:
         raise NotFound(f"model: {name}")
     if request.query.get("dry_run", "0") not in ("", "0", "false"):
         topics.simple.info("%s %s test_conversion dry_run", context.request_id, model.model_id)
-        return _dry_run(context, messages, model)
+        return _dry_run(context, messages, model, context.estimator.of(messages, len(request.body)))
     decision = Decision((model,), "test_conversion", f"asked for {name}, the router is bypassed")
     named = replace(messages, raw={**messages.raw, "model": messages.model})
-    return answer(context, request, named, decision, Estimates(messages, context.counter.size))
+    return answer(context, request, named, decision, context.estimator.of(messages, len(request.body)))
 
 
-def _dry_run(context: Context, messages: MessagesRequest, model: Model) -> Response:
+def _dry_run(context: Context, messages: MessagesRequest, model: Model, estimates: Estimates) -> Response:
     if model.direct:
         raise InvalidRequest(f"dry_run: {model.model_id} takes the Messages API itself, nothing is translated")
     translated = translate_for(messages, model, context)
@@ -46,5 +46,6 @@ def _dry_run(context: Context, messages: MessagesRequest, model: Model) -> Respo
         },
         "body": translated.request.to_dict(),
         "dropped": list(translated.dropped),
+        "input_tokens": {"estimate": estimates.of(model), "how": estimates.how(model)},
     }
     return Response.json(shown)

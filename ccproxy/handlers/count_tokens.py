@@ -6,11 +6,13 @@ import logging
 
 from ..anthropic import MessagesRequest
 from ..errors import ProviderError
-from ..tokens import Estimates
+from ..http1 import field_value
 from ..web import Request, Response
 from .context import Context, parse_body
 from .messages import route
 from .passthrough import Relay
+
+HOW = "x-ccproxy-estimate"
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +20,14 @@ log = logging.getLogger(__name__)
 def handle(context: Context, request: Request) -> Response:
     """Answer ``{"input_tokens": N}``."""
     messages = MessagesRequest.from_dict(parse_body(request), needs_max_tokens=False)
-    estimates = Estimates(messages, context.counter.size)
+    estimates = context.estimator.of(messages, len(request.body))
     model = route(context, request, messages, estimates).models[0]
     if model.direct:
         try:
             counted = Relay.open(request, messages, model, context, "/v1/messages/count_tokens").read()
-            return Response(200, {"content-type": "application/json"}, counted)
+            headers = {"content-type": "application/json", HOW: f"counted by {model.provider}"}
+            return Response(200, headers, counted)
         except ProviderError as error:
             log.info("%s does not count tokens, they are estimated: %s", model.model_id, error.message)
-    return Response.json({"input_tokens": estimates.of(model.name)})
+    answer = {"input_tokens": estimates.of(model)}
+    return Response.json(answer, headers={HOW: field_value(estimates.how(model))})

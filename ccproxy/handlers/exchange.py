@@ -19,6 +19,7 @@ from ..provider.repair import find_repair
 from ..translate.failure import mask, overflow_error
 from ..translate.reply import ReplyContext
 from ..translate.request import Translated, translate_request, used_tool_ids
+from ..translate.response import has_prompt_tokens
 from ..translate.stream import StreamTranslator
 from .context import Context
 
@@ -177,6 +178,11 @@ class Exchange:
     def reported_cost(self) -> Optional[Decimal]:
         """Return what the provider said the answer costs."""
         return reported_cost(self.translator.provider_usage, self._dialect)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the provider counted the prompt; else its tokens are our estimate."""
+        return has_prompt_tokens(self.translator.provider_usage)
 
     def close(self) -> None:
         """Let go of the provider."""

@@ -9,6 +9,7 @@ from ..anthropic import MessagesRequest
 from ..budget import UNTIL, Budget, budgets, limits, tightest
 from ..config.schema import Model
 from ..errors import ApiError, BudgetSpent, ClientGone, InvalidRequest, ProviderError, StreamCut
+from ..estimates import Estimates
 from ..http1 import field_value
 from ..last_routes import conversation_of
 from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
@@ -17,7 +18,6 @@ from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
 from ..routing import BUDGET, MODEL_HEADER, Decision, decide
 from ..sse import encode
-from ..tokens import Estimates, ceiling
 from ..web import EVENT_STREAM, PRIVATE, Early, Request, Response
 from .context import Context, parse_body
 from .exchange import Exchange
@@ -36,10 +36,10 @@ WHOLE_COMMIT_AFTER = 45.0
 def handle(context: Context, request: Request) -> Response:
     """Answer a message request."""
     messages = MessagesRequest.from_dict(parse_body(request))
-    estimates = Estimates(messages, context.counter.size)
+    estimates = context.estimator.of(messages, len(request.body))
     decision = route(context, request, messages, estimates, is_remembered=True)
     if messages.max_tokens == 0 and not decision.models[0].direct:
-        return _warm_up(context, messages, estimates.of(decision.models[0].name))
+        return _warm_up(context, messages, estimates.of(decision.models[0]))
     return answer(context, request, messages, decision, estimates)
 
 
@@ -56,8 +56,8 @@ def route(
     decision = decide(
         messages,
         context.config,
-        lambda model: estimates.of(model.name),
-        ceiling(messages, len(request.body)),
+        estimates.of,
+        estimates.surely_fit,
         last=context.last_routes.get(conversation, now),
         named=request.headers.get(MODEL_HEADER, ""),
         budget=budget_of(context, session),
@@ -101,18 +101,18 @@ def answer(
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
     walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)
-    record.unanswered, running.record = walk.unanswered, record
+    record.unanswered, record.estimates, running.record = walk.unanswered, estimates, record
 
     def ask(model: Model) -> Union[Exchange, Relay]:
         record.attempts += 1
         record.model = model
         if model.direct:
             return Relay.open(request, messages, model, context)
-        return Exchange.open(messages, model, context, message_id, estimates.of(model.name))
+        return Exchange.open(messages, model, context, message_id, estimates.of(model))
 
     early = None
     if not any(model.direct for model in decision.models):  # what is passed through is the provider's from its start
-        start = MessageStart(message_id, messages.model, Usage(estimates.of(decision.models[0].name)))
+        start = MessageStart(message_id, messages.model, Usage(estimates.of(decision.models[0])))
         early = _early(context, messages, decision, start)
     running.start(config.provider_total_timeout, early)
     try:
@@ -183,6 +183,7 @@ def _whole(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Respo
 
 def _take_totals(exchange: Exchange, record: Record) -> None:
     record.reported_cost = exchange.reported_cost()
+    record.is_counted = exchange.is_counted
     record.got.mended_calls = exchange.translator.mended_calls
 
 

@@ -52,6 +52,7 @@ class Relay:
 
     def respond(self, record: Record, headers: Dict[str, str]) -> Response:
         """Return the answer that relays the provider's."""
+        record.is_counted = True
         passed = {name: value for name, value in self._response.headers.items() if name in DIRECT_HEADERS}
 
         def on_close() -> None:

@@ -11,9 +11,11 @@ from decimal import Decimal
 from typing import Any, List, Optional
 
 from ..anthropic import MessagesRequest
+from ..calibration import Sample
 from ..config.schema import Model
 from ..errors import ApiError, ClientGone
-from ..ledgerfile import Row
+from ..estimates import Estimates
+from ..ledgerfile import Row, bounded_name
 from ..message import BlockStart, Event, MessageDelta, Usage
 from ..pricing import claude_cost, cost_of, plain, prices_of
 from ..routing import Decision
@@ -24,7 +26,6 @@ from .context import Context
 log = logging.getLogger(__name__)
 
 ENDED, FAILED, CANCELLED = "ended", "failed", "cancelled"
-_MAX_NAME = 200
 
 
 @dataclass
@@ -42,7 +43,10 @@ class Record:
     got: topics.Got = field(default_factory=topics.Got)
     unanswered: List[str] = field(default_factory=list)
     """The models that gave no answer."""
+    estimates: Optional[Estimates] = None
     usage: Optional[Usage] = None
+    is_counted: bool = False
+    """Whether the counts of the prompt are the provider's."""
     reported_cost: Optional[Decimal] = None
     """What the provider said it costs."""
     first_content: Optional[float] = None
@@ -92,7 +96,7 @@ class Record:
     @property
     def model_id(self) -> str:
         """The model that answered or failed last, for the log."""
-        return _name(self.model.model_id) if self.model else "-"
+        return bounded_name(self.model.model_id) if self.model else "-"
 
     def end(self) -> None:
         """Write it all down; the request is watched no more."""
@@ -119,17 +123,19 @@ class Record:
         topics.write(self, first, row.duration)
         self.context.metrics.add(row)
         self.context.spending.add(row)
+        self.context.estimator.learned.add(row)
         if self.context.ledger is not None:
             self.context.ledger.add(row)
 
     def _row(self) -> Row:
         usage = self.usage or Usage()
+        sample = self._sample(usage)
         is_known = self.outcome == ENDED and self.usage is not None
         return Row(
             time=time.time(),
             session=self.session,
             request_id=self.context.request_id,
-            requested_model=_name(self.requested),
+            requested_model=bounded_name(self.requested),
             model=self.model_id if self.model else "",
             provider=self.model.provider if self.model else "",
             rule=self.decision.rule,
@@ -145,16 +151,19 @@ class Record:
             first_content=None if self.first_content is None else self.first_content - self.started,
             duration=self.context.now() - self.started,
             attempts=self.attempts,
-            reason=_name(self.decision.reason),
+            reason=bounded_name(self.decision.reason),
+            estimate=sample.estimate if sample else None,
+            has_tools=bool(sample and sample.has_tools),
             unanswered=",".join(
-                _name(name) for name in self.unanswered if not self.model or name != self.model.model_id
+                bounded_name(name) for name in self.unanswered if not self.model or name != self.model.model_id
             ),
         )
 
-
-def _name(text: str) -> str:
-    """Return a name of the client's choice as bounded, valid text."""
-    return text[:_MAX_NAME].encode("utf-8", "replace").decode("utf-8")
+    def _sample(self, usage: Usage) -> Optional[Sample]:
+        if self.estimates is None or self.model is None or not self.is_counted or self.outcome != ENDED:
+            return None
+        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        return self.estimates.sample(self.model, prompt)
 
 
 def session_of(request: Request, messages: MessagesRequest) -> str:

