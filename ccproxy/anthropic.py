@@ -185,6 +185,8 @@ def _item(value: Any, kind: Type[T], path: str) -> T:
 
 def _field(body: Json, name: str, kind: Type[T], path: str = "", required: bool = False) -> Any:
     value = body.get(name)
+    if type(value) is kind and kind is not float:  # as nearly all are
+        return value
     if value is None:
         if required:
             raise InvalidRequest(f"{path}{name}: Field required")

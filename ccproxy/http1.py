@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Dict, List, Mapping, Optional
 from urllib.parse import urlsplit
@@ -133,6 +135,55 @@ def chunk_size(line: bytes) -> int:
     return int(match[1], 16)
 
 
+# As lenient as other clients of HTTP: the line end of the chunk before may be missing, any line end bare.
+_NEXT_CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+_TRAILERS = re.compile(rb"(?:[^\r\n]+\r?\n)*\r?\n")
+
+
+class Unchunker:
+    """Takes the chunk framing off a provider's body that comes in any pieces."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._left = 0
+        self._is_last = False
+        self.is_done = False
+        """Whether the body is complete."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes of the body that ``data`` holds; what follows its end is passed over.
+
+        Raises:
+            ValueError: what should be a chunk's size is none.
+        """
+        data = self._held + data if self._held else data
+        position, size, parts = 0, len(data), []
+        while position < size and not self._is_last:
+            if self._left:
+                part = data[position : position + self._left]
+                parts.append(part)
+                position += len(part)
+                self._left -= len(part)
+                if not self._left and data.startswith(b"\r\n", position):
+                    position += 2
+                continue
+            match = _NEXT_CHUNK.match(data, position)
+            if match is None:
+                break
+            position, self._left = match.end(), int(match[1], 16)
+            self._is_last = not self._left
+        self._held = data[position:]
+        if self._is_last:
+            self.is_done = _TRAILERS.match(self._held) is not None
+        elif self._held and not parts:  # what came before is given first
+            self._check()
+        return b"".join(parts)
+
+    def _check(self) -> None:
+        if b"\n" in self._held.lstrip(b"\r\n") or len(self._held) > MAX_HEAD:
+            raise ValueError("the body's chunks cannot be read")
+
+
 def phrase(status: int) -> str:
     """Return the reason phrase; 529 is Anthropic's own."""
     try:
@@ -144,6 +195,12 @@ def phrase(status: int) -> str:
 def field_value(text: str) -> str:
     """Return text as a header value: printable ASCII, bounded."""
     return re.sub(r"[^\x20-\x7e]", "?", text)[:1000]
+
+
+@lru_cache(maxsize=1)
+def date_of(second: int) -> str:
+    """Return a second since the epoch as a ``date`` header has it."""
+    return formatdate(second, usegmt=True)
 
 
 def encode_head(status: int, headers: Mapping[str, str]) -> bytes:

@@ -377,6 +377,9 @@ def _stop_sequence(data: Json, choices: List[Json]) -> Optional[str]:
     return None
 
 
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def dump(value: Any) -> str:
     """Return compact JSON text, as it is sent to providers."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _compact(value)

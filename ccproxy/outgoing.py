@@ -6,10 +6,9 @@ import os
 import socket
 import threading
 import time
-from email.utils import formatdate
 from typing import Mapping, Optional
 
-from .http1 import encode_head
+from .http1 import date_of, encode_head
 from .incoming import MIN_RATE
 from .web import Early
 
@@ -68,7 +67,7 @@ class ClientLine:
     def head(self, status: int, headers: Mapping[str, str]) -> bytes:
         """Return the head of an answer whose length is not known yet."""
         framing = {"transfer-encoding": "chunked"} if self._is_chunked else {"connection": "close"}
-        return encode_head(status, {**headers, "date": formatdate(usegmt=True), **framing})
+        return encode_head(status, {**headers, "date": date_of(int(time.time())), **framing})
 
     def finish(self) -> None:
         """No filler may follow."""
@@ -94,7 +93,11 @@ class ClientLine:
     def _send(self, data: bytes) -> None:
         rest, self._rest = self._rest, b""
         data = rest + data if rest else data
-        sent = self._connection.send(data)
+        try:
+            # A socket with a timeout is non-blocking underneath: send() would ask poll() first, one more system call.
+            sent = os.write(self._connection.fileno(), data)
+        except BlockingIOError:
+            sent = 0
         if sent < len(data):
             self._send_slowly(memoryview(data)[sent:])
         self._last = time.monotonic()
@@ -117,7 +120,6 @@ class ClientLine:
         self._last = time.monotonic()
         data = self._rest + data
         try:
-            # A socket with a timeout is non-blocking underneath; its own send() would wait.
             sent = os.write(self._connection.fileno(), data)
         except BlockingIOError:
             sent = 0

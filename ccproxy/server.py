@@ -11,14 +11,13 @@ import struct
 import threading
 import time
 from contextlib import suppress
-from email.utils import formatdate
 from http.server import ThreadingHTTPServer
 from socketserver import BaseRequestHandler
 from typing import Any, Dict, Optional, Set, Tuple
 
 from .app import App, new_id
 from .errors import ApiError, Overloaded, StreamCut
-from .http1 import Head, content_length, encode_head
+from .http1 import Head, content_length, date_of, encode_head
 from .incoming import Incoming
 from .listener import listen, url_of
 from .outgoing import ClientLine
@@ -263,7 +262,7 @@ class Handler(BaseRequestHandler):
                 return False
             line.write(line.chunk(body) + line.chunk(b""))
             return True
-        headers.update({"date": formatdate(usegmt=True), "content-length": str(len(body))})
+        headers.update({"date": date_of(int(time.time())), "content-length": str(len(body))})
         start = encode_head(response.status, headers)
         line.write_head(start if head.method == "HEAD" else start + body)
         return True

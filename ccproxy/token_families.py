@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Tuple
 
 
@@ -115,6 +116,7 @@ FAMILIES: Tuple[Family, ...] = (
 )
 
 
+@lru_cache(maxsize=1024)
 def family_of(model_name: str) -> Family:
     """Return the family of a model by the name that its provider is sent."""
     name = model_name.lower().replace(".", "-")

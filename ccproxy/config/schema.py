@@ -73,7 +73,7 @@ class Model:
         """Whether images may be sent."""
         return self.dialect.takes_images if self.supports_images is None else self.supports_images
 
-    @property
+    @cached_property
     def provider(self) -> str:
         """A short name of the provider, for messages; an address may hold a password, which is left out."""
         known = next((row.name for row in PROVIDERS.values() if row.api_base == self.api_base), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import os
@@ -10,13 +11,13 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from http.cookiejar import DefaultCookiePolicy
+from functools import lru_cache, partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, Union
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.structures import CaseInsensitiveDict
 
 from ..access import is_local_name
 from ..config.providers import DEMO_BASE
@@ -27,7 +28,7 @@ from ..responses import ResponsesReader
 from ..sse import Reader
 from ..translate.failure import NO_RETRY, Target, mask, translate_failure, unreadable
 from .cancel import Cancel
-from .connections import CancellableAdapter
+from .connections import CancellableAdapter, PromptResponse
 from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
 from .retry import retry_after
 
@@ -79,25 +80,19 @@ class ProviderClient:
     def __init__(self, demo_base: Callable[[], str]) -> None:
         """``demo_base`` starts the demo provider on first use and returns its address."""
         self._demo_base = demo_base
-        self._session = requests.Session()
-        # Proxies and certificates are looked up once per address, not per request; .netrc never replaces a key.
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, CancellableAdapter(pool_connections=64, pool_maxsize=POOL_SIZE))
+        # Not a Session: it keeps cookies, reads .netrc, and merging its settings takes longer than all the rest.
+        self._adapter = CancellableAdapter(pool_connections=64, pool_maxsize=POOL_SIZE)
         self._keys = KeyRing()
         self._environments: Dict[str, Dict[str, Any]] = {}
         self._environments_lock = threading.Lock()
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._session.close()
+        self._adapter.close()
 
     def close_idle(self) -> None:
         """Close those that a burst of requests left behind; a few of each provider are kept."""
-        for adapter in self._session.adapters.values():
-            if isinstance(adapter, CancellableAdapter):
-                adapter.close_idle(KEPT_IDLE, time.monotonic() - IDLE_TIME)
+        self._adapter.close_idle(KEPT_IDLE, time.monotonic() - IDLE_TIME)
 
     def send(self, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
         """Send one call and return the open answer, its status known to be 200.
@@ -138,13 +133,10 @@ class ProviderClient:
         target = Target(model.provider, model.name, config.window(model), call.input_tokens, tuple(config.secrets))
         cancel.check()
         with cancel.is_current(), _failures(target):
-            response = self._session.request(
-                call.method,
-                base + call.path,
-                data=call.body,
-                headers={**_key_header(model, key), **call.headers, **model.extra_headers},
+            headers = {**_key_header(model, key), **call.headers, **model.extra_headers}
+            response = self._adapter.send(
+                _prepared(call.method, base + call.path, headers, call.body),
                 stream=True,
-                allow_redirects=False,
                 timeout=(config.provider_connect_timeout, config.provider_read_timeout),
                 **{**self._environment(base), **_certificates(model)},
             )
@@ -164,16 +156,32 @@ class ProviderClient:
 
         But for this machine's own addresses: another one's proxy cannot reach them, and NO_PROXY is often forgotten.
         """
-        address = urlsplit(base)
-        origin = f"{address.scheme}://{address.netloc}"
         with self._environments_lock:
-            if origin not in self._environments:
+            if base not in self._environments:
                 with requests.Session() as probe:
-                    merged = probe.merge_environment_settings(origin, {}, True, None, None)
-                if is_local_name(address.hostname or "", ""):
+                    merged = probe.merge_environment_settings(base, {}, True, None, None)
+                if is_local_name(urlsplit(base).hostname or "", ""):
                     merged["proxies"] = {}
-                self._environments[origin] = {name: merged[name] for name in ("proxies", "verify")}
-            return self._environments[origin]
+                self._environments[base] = {name: merged[name] for name in ("proxies", "verify")}
+            return self._environments[base]
+
+
+def _prepared(method: str, url: str, headers: Mapping[str, str], body: bytes) -> requests.PreparedRequest:
+    """Return a request that an adapter can send."""
+    prepared = _blank(method, url).copy()
+    own = prepared.headers  # what the address itself says: a user name and password in it
+    prepared.headers = CaseInsensitiveDict({"accept": "*/*", **headers})
+    prepared.headers.update(own)
+    if body:
+        prepared.body = body
+        prepared.headers["content-length"] = str(len(body))
+    return prepared
+
+
+@lru_cache(maxsize=256)
+def _blank(method: str, url: str) -> requests.PreparedRequest:
+    """Return a request without headers and body, its address checked and encoded."""
+    return requests.Request(method, url).prepare()
 
 
 def _error_body(response: requests.Response) -> bytes:
@@ -228,18 +236,28 @@ class ProviderResponse:
         ``read1`` returns what is there, also for a body without chunks, where ``iter_content`` and ``stream`` would
         wait for a full buffer.
         """
-        raw: Any = self._response.raw
-        encoding = self.headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", "", *raw.CONTENT_DECODERS):
-            raise ProviderError(f"the provider's answer is in an unknown content-encoding: {encoding}")
-        # urllib3 before 2.1 has no read1 of its own; nothing is decoded there, and nothing was asked to be encoded
-        read1 = partial(raw.read1, decode_content=True) if hasattr(raw, "read1") else raw._fp.read1
+        read1 = self._read1()
         with _failures(self._target):
-            size = READ_SIZE if encoding in ("identity", "") else PACKED_READ_SIZE
+            size = READ_SIZE if self._encoding in ("identity", "") else PACKED_READ_SIZE
             data = read1(size)
             while data:
                 yield data
                 data = read1(size)
+
+    @property
+    def _encoding(self) -> str:
+        return self.headers.get("content-encoding", "identity").lower()
+
+    def _read1(self) -> Callable[[int], bytes]:
+        raw: Any = self._response.raw
+        encoding = self._encoding
+        if encoding not in ("identity", "", *raw.CONTENT_DECODERS):
+            raise ProviderError(f"the provider's answer is in an unknown content-encoding: {encoding}")
+        is_plain = encoding in ("identity", "") and isinstance(raw._fp, PromptResponse) and raw._fp.chunked
+        # urllib3 takes 10 us around each read; before 2.1 it has no read1 of its own and decodes nothing.
+        if is_plain or not hasattr(raw, "read1"):
+            return raw._fp.read1  # type: ignore[no-any-return]
+        return partial(raw.read1, decode_content=True)
 
     def chunks(self) -> Iterator[List[Chunk]]:
         """Yield the chunks of an answer, those of one read together; a whole answer comes as one read."""
@@ -301,18 +319,18 @@ class ProviderResponse:
 
     def _at_end(self) -> bool:
         """Whether nothing but the end of the body follows ``[DONE]``; waits no longer than the last packet takes."""
-        raw = self._response.raw
+        raw: Any = self._response.raw
         sock = _socket_of(self._response)
-        if sock is None:
-            return True  # urllib3 released the connection when the body ended
+        if sock is None or (isinstance(raw._fp, PromptResponse) and raw._fp.isclosed()):
+            return True  # the body was read to its end
         try:
             timeout = sock.gettimeout()
             sock.settimeout(_END_WAIT)
             try:
-                return not raw.read(1)
+                return not self._read1()(READ_SIZE)
             finally:
                 sock.settimeout(timeout)
-        except (OSError, urllib3.exceptions.HTTPError):
+        except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError):
             return False
 
 
@@ -330,7 +348,12 @@ def _socket_of(response: requests.Response) -> Optional[socket.socket]:
 # silent for PROVIDER_READ_TIMEOUT may be working, and billing, still.
 _FAULTS: Tuple[Tuple[Tuple[Type[BaseException], ...], int, str, bool], ...] = (
     ((requests.ConnectTimeout,), 504, "could not be connected in time", True),
-    ((requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError), 504, "did not answer in time", False),
+    (
+        (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError, socket.timeout),
+        504,
+        "did not answer in time",
+        False,
+    ),
     ((requests.exceptions.SSLError,), 502, "could not be reached over TLS", False),
     ((BaseException,), 502, "could not be reached, or broke the connection", True),
 )
@@ -342,12 +365,21 @@ def _innermost(error: BaseException) -> BaseException:
     return error if inner is None else _innermost(inner)
 
 
+_TRANSPORT_ERRORS = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+)
+
+
 @contextmanager
 def _failures(target: Target) -> Iterator[None]:
     """Turn faults of the transport into ``ProviderError``."""
     try:
         yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+    except _TRANSPORT_ERRORS as error:
         _, status, words, is_transient = next(fault for fault in _FAULTS if isinstance(error, fault[0]))
         message = mask(f"{target.provider} ({target.model_name}) {words}: {_innermost(error)}", target.secrets)
         is_about_certificates = isinstance(error, requests.exceptions.SSLError)

@@ -1,7 +1,10 @@
-"""Pooled connections that tell the request they work for which socket they use, so that a cancel can end it."""
+"""Pooled connections: they tell the request they work for which socket they use, so that a cancel can end it, and
+waste no system call."""
 
 from __future__ import annotations
 
+import http.client
+import io
 import socket
 import time
 from typing import Any, Optional
@@ -9,7 +12,43 @@ from typing import Any, Optional
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from ..http1 import Unchunker
 from .cancel import Cancel, current
+
+
+class PromptResponse(http.client.HTTPResponse):
+    """An answer that gives of a chunked body all chunks at hand with one read, where http.client gives one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unchunker = Unchunker()
+        self._recv: Any = None
+
+    def read1(self, n: int = -1) -> bytes:
+        """Return what is there, at least a byte; nothing at the end. Not to be mixed with ``read``.
+
+        Raises:
+            ValueError: the chunks cannot be read.
+            http.client.IncompleteRead: the last one is missing.
+        """
+        if not self.chunked or self.fp is None:
+            return super().read1(n)
+        body = b""
+        while not body and not self._unchunker.is_done:
+            data = self._recv(n) if self._recv is not None else self._first(n)
+            if not data:
+                raise http.client.IncompleteRead(b"")
+            body = self._unchunker.feed(data)
+        if self._unchunker.is_done:
+            self._close_conn()  # type: ignore[attr-defined]
+        return body
+
+    def _first(self, n: int) -> bytes:
+        """Read what came with the head; nothing is buffered from then on, and the socket can be read itself."""
+        reader: Any = self.fp
+        data: bytes = reader.read1(max(n, io.DEFAULT_BUFFER_SIZE))
+        self._recv = reader.raw._sock.recv
+        return data
 
 
 class _Attached:
@@ -18,6 +57,7 @@ class _Attached:
     sock: Optional[socket.socket]
     cancel: Optional[Cancel] = None
     idle_since = 0.0
+    _head: Optional[bytes] = None
 
     def attach(self) -> None:
         """Name the socket to the request this thread works for."""
@@ -43,13 +83,32 @@ class _Attached:
             self.attach()
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        """End the head; it goes out with the body, in one write and one packet."""
+        self._head = b""
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        """Send bytes; the head waits for what follows it."""
+        if self._head == b"":
+            self._head = data
+            return
+        head, self._head = self._head, None
+        super().send(head + data if head else data)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        """Wait for the answer; a head without a body goes out now."""
+        if self._head is not None:
+            self.send(b"")
+        return super().getresponse()  # type: ignore[misc]
+
 
 class _HTTPConnection(_Attached, urllib3.connection.HTTPConnection):
-    pass
+    response_class = PromptResponse
 
 
 class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
-    pass
+    response_class = PromptResponse
 
 
 class _Detaching:

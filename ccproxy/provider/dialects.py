@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Dict, Optional, Tuple
 
 
@@ -232,6 +233,7 @@ _BY_MODEL: Tuple[Tuple[str, str], ...] = (
 )
 
 
+@lru_cache(maxsize=1024)  # a request asks eight times
 def recognise(api_base: str, model_name: str) -> Dialect:
     """Return the dialect of an address and model name; ``GENERIC`` when nothing is known about either."""
     for patterns, text in ((_BY_ADDRESS, api_base), (_BY_MODEL, model_name.lower())):
