@@ -19,7 +19,7 @@ key := $(shell "$(PYTHON)" -c 'import hashlib, os, sys; print(hashlib.sha256("\n
 installed := $(VENV)/.installed-$(key)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop restart dev test test-engines test-cov test-cov-html perf lint format types token-report zipapp clean
+.PHONY: help setup run stop restart dev test test-engines test-cov test-cov-html perf bench lint format types token-report zipapp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ test-cov-html: setup  ## the same, as pages in htmlcov/
 
 perf: setup  ## measure a model directly and through the proxy (ARGS='--model_id deepseek/deepseek-chat')
 	@$(py) -m ccproxy perf $(ARGS)
+
+bench: setup  ## measure what ccproxy itself costs, beside a relay of bytes (ARGS=--json; two minutes)
+	@PYTHONPATH=. $(py) tests/bench.py $(ARGS)
 
 lint: $(installed)  ## check style and formatting
 	$(py) -m ruff check .

@@ -8,7 +8,7 @@ import string
 import threading
 import time
 from dataclasses import replace
-from typing import Callable, Dict, Optional
+from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 from .access import check_access
 from .config.schema import Config
@@ -27,9 +27,11 @@ from .provider.client import ProviderClient
 from .provider.cooldown import Cooldown
 from .provider.repair import Repairs
 from .spending import Spending
-from .stub import StubProvider
 from .watch import Watch
 from .web import PRIVATE, Request, Response, Stream
+
+if TYPE_CHECKING:
+    from .stub import StubProvider
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,8 @@ class App:
     def _demo_base(self) -> str:
         with self._demo_lock:
             if self._demo is None:
+                from .stub import StubProvider  # takes a start 20 ms, and most have no use for it
+
                 self._demo = StubProvider()
             return self._demo.url
 
