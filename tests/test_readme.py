@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
+import pytest
 import yaml
 
 from ccproxy import cli
+from ccproxy.anthropic import MessagesRequest
 from ccproxy.app import ROUTES
 from ccproxy.config.envfile import parse_env
+from ccproxy.config.load import load_config
 from ccproxy.config.modelsfile import _KEYS, parse_models
 from ccproxy.config.providers import PROVIDERS
-from ccproxy.config.schema import SETTINGS
+from ccproxy.config.schema import SETTINGS, references
+from ccproxy.routing import decide
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,3 +114,94 @@ def test_the_python_of_the_readme_runs() -> None:
     finally:
         names["server"].server_close()
         names["app"].close()
+
+
+# --- recipes, the picture, symptoms, contents --------------------------------------------------------------------
+
+RULES = ["budget", "long_context", "web_search", "think", "override", "background"]
+PLAIN, HAIKU = {"model": "claude-sonnet-4-5"}, {"model": "claude-haiku-4-5"}
+THINKING = {**PLAIN, "thinking": {"type": "enabled", "budget_tokens": 4096}}
+# Recipe: who answers a plain request, its dialect and address, and who answers the others.
+RECIPES: Dict[str, Dict[str, Any]] = {
+    "DeepSeek": {
+        "plain": ("deepseek/deepseek-chat", "deepseek", "https://api.deepseek.com/v1"),
+        "thinking": "deepseek/deepseek-reasoner",
+    },
+    "OpenRouter": {
+        "plain": ("openrouter/qwen/qwen3-coder", "openrouter", "https://openrouter.ai/api/v1"),
+        "haiku": "openrouter/openai/gpt-5-nano",
+    },
+    "Gemini": {
+        "plain": ("pro", "gemini", "https://generativelanguage.googleapis.com/v1beta/openai"),
+        "haiku": "gemini/gemini-2.5-flash",
+    },
+    "Doubao": {"plain": ("doubao-seed", "doubao", "https://ark.cn-beijing.volces.com/api/v3")},
+    "OpenAI": {"plain": ("openai/gpt-5", "openai", "https://api.openai.com/v1"), "haiku": "openai/gpt-5-mini"},
+    "llama.cpp": {"plain": ("local", "llamacpp", "http://127.0.0.1:8080/v1")},
+    "Ollama": {"plain": ("coder", "ollama", "http://127.0.0.1:11434/v1")},
+    "vLLM": {"plain": ("vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct", "vllm", "http://127.0.0.1:8000/v1")},
+    "Anthropic passthrough": {
+        "plain": ("anthropic/claude-sonnet-4-5", "generic", "https://api.anthropic.com"),
+        "haiku": "deepseek/deepseek-chat",
+    },
+    "Another Anthropic-format provider": {
+        "plain": ("deepseek-direct", "deepseek", "https://api.deepseek.com/anthropic")
+    },
+}
+
+
+def _recipes() -> Dict[str, str]:
+    text = README.partition("\n## Recipes\n")[2].partition("\n## ")[0]
+    parts = re.split(r"^### (.*)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+def test_every_recipe_is_here() -> None:
+    """What the README offers is what is tested below."""
+    assert list(_recipes()) == list(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_works(name: str, tmp_path: Path) -> None:
+    """Pasted as it is, without a warning, it sends each kind of request to the model that it says."""
+    env = re.search(r"```sh\n(.*?)```", _recipes()[name], re.DOTALL)
+    models = re.search(r"```yaml\n(.*?)```", _recipes()[name], re.DOTALL)
+    assert env is not None
+    (tmp_path / ".env").write_text(env[1], encoding="utf-8")
+    if models:
+        (tmp_path / "models.yaml").write_text(models[1], encoding="utf-8")
+    loaded = load_config({}, folders=[tmp_path])
+    assert loaded.warnings == ()
+    answers = {}
+    for kind, fields in (("plain", PLAIN), ("haiku", HAIKU), ("thinking", THINKING)):
+        messages = {"max_tokens": 8192, "messages": [{"role": "user", "content": "Hello"}], **fields}
+        answers[kind] = decide(MessagesRequest.from_dict(messages), loaded.config, lambda model: 1).models[0]
+    model = answers["plain"]
+    assert (model.model_id, model.dialect.name, model.api_base) == RECIPES[name]["plain"]
+    for kind in ("haiku", "thinking"):
+        assert answers[kind].model_id == RECIPES[name].get(kind, model.model_id), kind
+
+
+def test_the_picture_shows_every_rule_in_order() -> None:
+    """Boxes are named by their rules; a router setting stands where its rule leads."""
+    picture = re.search(r"```mermaid\n(.*?)```", _section("Which model answers"), re.DOTALL)
+    assert picture is not None
+    lines = [line.strip() for line in picture[1].splitlines() if "{" in line]
+    assert [re.findall(r"(\w+)\{", line)[0] for line in lines] == ["header", *RULES, "image"]
+    for setting in SETTINGS:
+        if setting.read is references:
+            assert f"[{setting.name}]" in picture[1], setting.name
+
+
+def test_every_symptom_is_a_text_of_the_code() -> None:
+    """What the table tells to look for is what the code says, word for word; dots stand for what varies."""
+    texts: List[str] = []
+    for path in (ROOT / "ccproxy").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    symptoms = re.findall(r"^\| `([^`]+)` \|", _section("Troubleshooting"), re.MULTILINE)
+    assert len(symptoms) > 15
+    for symptom in symptoms:
+        for piece in filter(None, (part.strip() for part in symptom.split("..."))):
+            assert any(piece in text for text in texts), (symptom, piece)

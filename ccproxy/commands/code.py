@@ -89,7 +89,9 @@ def _start_proxy(config: Config, options: argparse.Namespace) -> str:
     folder = sessions / str(os.getpid())
     files = [("--env-file", options.env_file), ("--models", options.models)]
     more: List[str] = [part for option, value in files if value for part in (option, value)]
-    url = start_for(os.getpid(), folder, ["--host", "127.0.0.1", "--port", "0", *more], _START_TIMEOUT)
+    url = start_for(
+        os.getpid(), folder, ["--host", "127.0.0.1", "--port", "0", "--workers", "1", *more], _START_TIMEOUT
+    )
     print(f"ccproxy: a proxy for this session runs on {url}; its log is {folder}/ccproxy.log", file=sys.stderr)
     return url
 
