@@ -19,12 +19,11 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from .app import App
 from .config.providers import DEMO_BASE
 from .config.schema import Config, Model
-from .errors import StreamCut
 from .handlers.passthrough import read_usage
+from .in_process import ask
 from .message import Usage
 from .pricing import cost_of, prices_of
 from .sse import Reader
-from .web import Request, Stream
 
 Json = Dict[str, Any]
 
@@ -133,17 +132,12 @@ class Bench:
         """Ask the model; ``prompt`` is the content of a user message, or with ``messages`` of the last one."""
         messages = [*fields.pop("messages", []), {"role": "user", "content": prompt}]
         body = {"model": "claude-sonnet-4-5", "max_tokens": MAX_TOKENS, "messages": messages, **fields}
-        query = {"model": self.examination.model.model_id}
-        headers = {"host": "localhost", "x-api-key": self.config.ccproxy_auth_token}
-        request = Request("POST", "/v1/messages/test_conversion", query, headers, json.dumps(body).encode())
         began = time.monotonic()
-        response = self.app.handle(request)
-        data, cut = _drain(response.body)
-        read = _events if "event-stream" in response.headers.get("content-type", "") else _document
-        message, error = read(data)
-        error = error or cut
+        answered = ask(self.app, "/v1/messages/test_conversion", body, {"model": self.examination.model.model_id})
+        message, error = (_events if answered.is_stream else _document)(answered.body)
+        error = error or answered.cut
         self._count(message)
-        return Answer(response.status, message, error, time.monotonic() - began)
+        return Answer(answered.status, message, error, time.monotonic() - began)
 
     def _count(self, message: Json) -> None:
         done = self.examination
@@ -155,21 +149,6 @@ class Bench:
             sum_of.cache_creation_input_tokens + one.cache_creation_input_tokens,
         )
         done.cost = cost_of(done.usage, prices_of(done.model, self.config))
-
-
-def _drain(body: Any) -> Tuple[bytes, str]:
-    """Return a body's bytes, and why it was cut if it was."""
-    if not isinstance(body, Stream):
-        return body, ""
-    data = bytearray()
-    try:
-        for part in body:
-            data += part
-    except StreamCut as cut:
-        return bytes(data), str(cut)
-    finally:
-        body.close()
-    return bytes(data), ""
 
 
 def _document(data: bytes) -> Tuple[Json, str]:

@@ -35,6 +35,7 @@ COMMANDS = {
         Command("env", "print the lines that connect Claude Code, for a shell"),
         Command("stats", "show usage and cost"),
         Command("perf", "measure a model directly and through the proxy"),
+        Command("replay", "send a captured request again, and show where the answer differs"),
         Command("start", "serve in the background; takes the options of serve as well", passes_on=True),
         Command("stop", "stop the server in the background"),
         Command("completion", "print the lines with which a shell completes commands, options and models"),

@@ -25,6 +25,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.retry",
         "routing",
         "claude_code",
+        "capture",
         "tokens",
         "counter",
         "tool_types",
@@ -75,6 +76,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
     "entries": (
         "cli",
         "capabilities",
+        "in_process",
         "commands.*",
         "listener",
         "server",
