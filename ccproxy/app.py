@@ -70,6 +70,8 @@ class App:
 
     def __init__(self, config: Config, ledger: Optional[Ledger] = None, counter: Optional[Counter] = None) -> None:
         self.config = config
+        self.config_problem = ""
+        """What is wrong with the files of the configuration; empty when they are what is in force."""
         self._ledger = ledger
         self._metrics = Metrics()
         self.counter = counter or Counter()
@@ -166,6 +168,7 @@ class App:
             spending=self._spending,
             feed=self._feed,
             ledger=self._ledger,
+            config_problem=self.config_problem,
         )
 
     def _dispatch(self, context: Context, request: Request) -> Response:

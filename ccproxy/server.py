@@ -58,6 +58,8 @@ class Server(ThreadingHTTPServer):
         self._tidied_at = 0.0
         self._warned: Dict[str, float] = {}
         self.stopping = threading.Event()
+        self.patience = math.inf
+        """Seconds a client may take to begin a request, where it is not less anyway."""
         super().__init__((host, port), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener if listener is not None else listen(host, port)
@@ -74,8 +76,22 @@ class Server(ThreadingHTTPServer):
                 self._busy.add(connection)
             self._connections_changed.notify_all()
 
+    def retire(self) -> None:
+        """Accept no more, for another server does; each connection may have one more request, and ends with it."""
+        self.stopping.set()
+        self.app.drain()
+        self.shutdown()
+        self._accept_waiting()
+        self.server_close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no connection is left."""
+        return not self._open
+
     def stop(self, timeout: float) -> bool:
         """Stop accepting, close idle connections, wait for running requests; return whether all of them ended."""
+        self.patience = LINGER
         self.stopping.set()
         self.app.drain()
         self.shutdown()
@@ -220,7 +236,7 @@ class Handler(BaseRequestHandler):
         """Answer one request; return whether another may follow."""
         config = self.server.app.config
         self.server.mark(self.connection, "idle")
-        if not self._incoming.wait(config, LINGER if self.server.stopping.is_set() else math.inf):
+        if not self._incoming.wait(config, self.server.patience):
             return False
         self.server.mark(self.connection, "busy")
         try:

@@ -11,21 +11,30 @@ that memory.
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Callable, Deque, Dict, Optional
+from typing import Callable, ClassVar, Deque, Dict, Optional, Sequence, Set
 
+from .background import environment
+from .config.reload import ConfigStore
+from .counter import Counter
 from .errors import CcproxyError
-from .serving import SIGNALS
+from .log import configure
+from .serving import SIGNALS, work
 
 log = logging.getLogger(__name__)
+
+INHERITED = "CCPROXY_WORKER"
+"""The variable that makes ``serve`` a worker: the descriptors of listener and channel."""
 
 SILENCE = 30.0
 """Seconds after which a worker that gives no sign of life is killed."""
@@ -57,6 +66,15 @@ class Worker:
             if self.channel.recv(4096):
                 self.last_sign = time.monotonic()
 
+    def tell(self, *message: str) -> None:
+        """Send it a word, and what belongs to it; a worker that lets messages pile up hangs."""
+        try:
+            self.channel.send(json.dumps(message).encode() + b"\n")
+        except BlockingIOError:
+            self.signal(signal.SIGKILL)
+        except ConnectionError:
+            pass  # it ends
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         with suppress(ProcessLookupError):
@@ -73,23 +91,31 @@ class Worker:
 
 
 class Workers:
-    """Several processes, as many as there should be at any time."""
+    """Several processes, as many as there should be at any time; ``retire``d, as many as still have a client."""
+
+    _channels: ClassVar[Set[socket.socket]] = set()
+    """Our ends of all channels."""
 
     def __init__(
         self,
-        count: int,
-        listener: socket.socket,
-        drain_timeout: float,
+        store: ConfigStore,
         work: Callable[[socket.socket], None],
+        spawn: Callable[[socket.socket], int],
         *,
         silence: float = SILENCE,
     ) -> None:
-        """Take the socket they share, and what each of them does with its end of the channel to this process."""
-        self._silence = silence
-        self._count = count
-        self._listener = listener
-        self._drain_timeout = drain_timeout
+        """Take what each of them does with its end of the channel to this process.
+
+        Args:
+            work: does it, in a process that was forked.
+            spawn: starts a process that does it, where forking is not safe, and returns its pid.
+        """
+        self._store = store
+        self._count = store.config.workers
         self._work = work
+        self._spawn = spawn
+        self._silence = silence
+        self._is_retired = False
         self._workers: Dict[int, Worker] = {}
         self._crashes: Deque[float] = deque()
 
@@ -98,7 +124,19 @@ class Workers:
         gc.collect()
         gc.freeze()  # the collector of a worker leaves alone, and so shared, what is there by now
         while len(self._workers) < self._count:
-            self._fork()
+            self._start_one()
+
+    def update(self) -> None:
+        """Let them read the configuration, which was found valid."""
+        self._tell("reload")
+
+    def tell_problem(self) -> None:
+        """Let them know what is wrong with the files."""
+        self._tell("problem", self._store.problem)
+
+    def _tell(self, *message: str) -> None:
+        for worker in self._workers.values():
+            worker.tell(*message)
 
     def look(self) -> None:
         """Replace the workers that ended or hang.
@@ -113,21 +151,31 @@ class Workers:
                 worker.signal(signal.SIGKILL)
             how = worker.has_ended()
             if how is not None:
-                del self._workers[worker.pid]
-                self._note_end(worker, how)
-                self._fork()
+                self._forget(worker)
+                if not self._is_retired:
+                    self._note_end(worker, how)
+                    self._start_one()
 
     @property
     def is_alive(self) -> bool:
         """Whether connections are being accepted."""
         return any(time.monotonic() < worker.last_sign + self._silence / 3 for worker in self._workers.values())
 
+    def retire(self) -> None:
+        """Let others accept connections; these processes serve their clients to the end, and end."""
+        self._is_retired = True
+        self._tell("retire")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left to do after ``retire``."""
+        return not self._workers
+
     def stop(self) -> None:
         """End them; each gives its running requests time to end."""
-        self._listener.close()
         for worker in self._workers.values():
             worker.signal(signal.SIGTERM)
-        self._wait(self._drain_timeout + _KILL_AFTER)
+        self._wait(self._store.config.drain_timeout + _KILL_AFTER)
         if self._workers:
             log.warning("workers did not end in time: killing them")
             self.kill()
@@ -143,8 +191,12 @@ class Workers:
         while self._workers and time.monotonic() < deadline:
             for worker in list(self._workers.values()):
                 if worker.has_ended() is not None:
-                    del self._workers[worker.pid]
+                    self._forget(worker)
             time.sleep(_POLL)
+
+    def _forget(self, worker: Worker) -> None:
+        del self._workers[worker.pid]
+        self._channels.discard(worker.channel)
 
     def _note_end(self, worker: Worker, how: str) -> None:
         now = time.monotonic()
@@ -158,27 +210,29 @@ class Workers:
         if len(self._crashes) >= CRASHES * self._count:
             raise CrashLoop(f"the workers end as soon as they are started, the last one {how}: giving up")
 
-    def _fork(self) -> None:
+    def _start_one(self) -> None:
         ours, theirs = socket.socketpair()
+        self._channels.add(ours)
         sys.stderr.flush()
         # A signal must not reach the new process before it has handlers of its own.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        pid = os.fork()
-        if not pid:
-            ours.close()
-            self._be_worker(theirs)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        try:
+            pid = self._fork(theirs) if threading.active_count() == 1 else self._spawn(theirs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         theirs.close()
         ours.setblocking(False)
         self._workers[pid] = Worker(pid, ours)
         log.info("worker %d started", pid)
 
-    def _be_worker(self, channel: socket.socket) -> None:
-        """Do the work, and never return."""
+    def _fork(self, channel: socket.socket) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
         code = 1
         try:
-            for worker in self._workers.values():
-                worker.channel.close()  # else a worker would not see the end of this process by the end of its channel
+            for other in self._channels:
+                other.close()  # else a worker would not see the end of this process by the end of its channel
             self._work(channel)
             code = 0
         except BaseException:
@@ -187,3 +241,33 @@ class Workers:
             with suppress(OSError):
                 sys.stderr.flush()
             os._exit(code)
+
+
+def spawn(arguments: Sequence[str], listener: socket.socket, channel: socket.socket) -> int:
+    """Start ``serve`` as a worker in a process of its own making, with the same options; return its pid.
+
+    A process that has threads cannot be forked safely: a lock that one of them holds would stay locked for ever.
+    """
+    descriptors = [os.dup(listener.fileno()), os.dup(channel.fileno())]
+    try:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        command = [sys.executable, "-m", str(__package__), "serve", *arguments]
+        variables = {**environment(), INHERITED: ",".join(map(str, descriptors))}
+        return os.posix_spawn(sys.executable, command, variables)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def serve_inherited(store: ConfigStore, descriptors: str) -> int:
+    """Be a worker that was started by ``spawn``."""
+    listener, channel = (socket.socket(fileno=int(descriptor)) for descriptor in descriptors.split(","))
+    for each in (listener, channel):
+        os.set_inheritable(each.fileno(), False)
+    listener.setblocking(False)
+    configure(store.config, lambda: store.secrets, os.environ)
+    counter = Counter()
+    counter.load()
+    work(store, listener, counter, channel)
+    return 0

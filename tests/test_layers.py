@@ -84,6 +84,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "outgoing",
         "serving",
         "workers",
+        "lifecycle",
         "wsgi",
         "perf.*",
         "__main__",

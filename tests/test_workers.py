@@ -212,11 +212,14 @@ def test_a_crash_loop_ends(tmp_path: Path, variables: Dict[str, str]) -> None:
 
 
 HANGING = """
-import logging, socket, time
+import logging, time
+from ccproxy.config.load import load_config
+from ccproxy.config.reload import ConfigStore
 from ccproxy.workers import Workers
 
 logging.basicConfig(format="%(message)s", level="INFO")
-workers = Workers(1, socket.socket(), 1.0, lambda channel: channel.recv(1), silence=0.1)
+store = ConfigStore(lambda seen: load_config({}, seen=seen))
+workers = Workers(store, lambda channel: channel.recv(1), lambda channel: 0, silence=0.1)
 workers.start()
 while True:
     workers.look()

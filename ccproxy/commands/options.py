@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from ..config.load import Loaded, load_config
 
@@ -41,11 +41,11 @@ def add_own_names(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(options: argparse.Namespace) -> Loaded:
-    """Return the configuration of a command line, its environment and its files."""
+def load(options: argparse.Namespace, seen: Optional[Set[Path]] = None) -> Loaded:
+    """Return the configuration of a command line, its environment and its files; ``seen`` is given their paths."""
     overrides: Dict[str, Tuple[Any, str]] = {}
     for option, setting in _SETTINGS.items():
         value = getattr(options, option, None)
         if value is not None:
             overrides[setting] = (value, "--" + option.replace("_", "-"))
-    return load_config(os.environ, env_file=options.env_file, overrides=overrides)
+    return load_config(os.environ, env_file=options.env_file, overrides=overrides, seen=seen)

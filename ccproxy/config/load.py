@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..budget import SETTING_OF, limits
 from ..errors import ConfigError
@@ -31,23 +32,28 @@ def load_config(
     env_file: Optional[str] = None,
     overrides: Optional[Mapping[str, Tuple[Any, str]]] = None,
     folders: Optional[List[Path]] = None,
+    seen: Optional[Set[Path]] = None,
 ) -> Loaded:
     """Read the files and return the configuration.
 
-    Precedence: ``overrides`` (setting to value and option name), ``environment``, ``.env``, default. Files are looked
-    for in ``folders``: by default the working directory, then ``~/.config/ccproxy``.
+    Precedence: ``overrides`` (setting to value and option name), ``environment``, credentials of systemd, ``.env``,
+    default. Files are looked for in ``folders``: by default the working directory, then ``~/.config/ccproxy``.
+
+    Args:
+        seen: is given each path that was looked at, whether or not there is a file.
 
     Raises:
         ConfigError: naming file, line and key.
     """
-    folders = folders if folders is not None else [Path(), Path.home() / ".config" / "ccproxy"]
-    env_path = _named(env_file, "--env-file") if env_file else _first_file(folders, ".env")
+    files = _Files(folders if folders is not None else [Path(), Path.home() / ".config" / "ccproxy"], seen)
+    env_path = files.named(env_file, "--env-file") if env_file else files.first(".env")
     from_file = parse_env(_read(env_path), str(env_path)) if env_path else {}
     raw: Dict[str, Tuple[Any, str]] = dict(from_file)
+    raw.update(_credentials(environment.get("CREDENTIALS_DIRECTORY", "")))
     raw.update({name: (value, "environment") for name, value in environment.items()})
     raw.update(overrides or {})
     settings = {setting.name: raw[setting.name] for setting in SETTINGS if _is_set(raw.get(setting.name))}
-    models_path = _models_path(settings, folders)
+    models_path = _models_path(settings, files)
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
@@ -70,24 +76,45 @@ def _is_set(value: Optional[Tuple[Any, str]]) -> bool:
     return value is not None and str(value[0]).strip() != ""
 
 
-def _models_path(settings: Mapping[str, Tuple[Any, str]], folders: List[Path]) -> Optional[Path]:
+class _Files:
+    """Finds files, and notes where it looked."""
+
+    def __init__(self, folders: List[Path], seen: Optional[Set[Path]]) -> None:
+        self._folders = folders
+        self._seen = seen if seen is not None else set()
+
+    def first(self, name: str) -> Optional[Path]:
+        """Return the file of that name in the first folder that has one."""
+        for folder in self._folders:
+            self._seen.add(folder / name)
+            if (folder / name).is_file():
+                return folder / name
+        return None
+
+    def named(self, name: str, place: str) -> Path:
+        """Return a file that must be there, for ``place`` says so."""
+        path = Path(name).expanduser()
+        self._seen.add(path)
+        if not path.is_file():
+            raise ConfigError(f"{place}: no such file: {path}")
+        return path
+
+
+def _models_path(settings: Mapping[str, Tuple[Any, str]], files: _Files) -> Optional[Path]:
     if "CUSTOM_MODELS_FILE" not in settings:
-        return _first_file(folders, "models.yaml")
+        return files.first("models.yaml")
     name, place = settings["CUSTOM_MODELS_FILE"]
     path = Path(name).expanduser()
-    found = path if path.is_absolute() else _first_file(folders, str(path))
-    return _named(str(found or path), f"{place}: CUSTOM_MODELS_FILE")
+    found = path if path.is_absolute() else files.first(str(path))
+    return files.named(str(found or path), f"{place}: CUSTOM_MODELS_FILE")
 
 
-def _first_file(folders: List[Path], name: str) -> Optional[Path]:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
-
-
-def _named(name: str, place: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"{place}: no such file: {path}")
-    return path
+def _credentials(folder: str) -> Dict[str, Tuple[Any, str]]:
+    """Return what systemd's ``LoadCredential=NAME:...`` gave: files that are named like variables."""
+    paths = sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else []
+    return {
+        path.name: (_read(path).strip(), str(path)) for path in paths if re.fullmatch(r"[A-Z][A-Z0-9_]*", path.name)
+    }
 
 
 def _read(path: Path) -> str:

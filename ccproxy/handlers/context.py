@@ -45,6 +45,8 @@ class Context:
     feed: Feed
     ledger: Optional[Ledger] = None
     """Where requests are recorded; None: nowhere."""
+    config_problem: str = ""
+    """Why the files of the configuration are not what is in force."""
 
 
 def parse_body(request: Request) -> Any:

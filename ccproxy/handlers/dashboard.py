@@ -164,6 +164,7 @@ def state(context: Context, offset: float) -> Json:
     return {
         "version": __version__,
         "has_ledger": context.ledger is not None,
+        "problem": context.config_problem,
         "warnings": list(config.warnings),
         "models": [_model(model, context, offset) for model in configured_models(config)],
         "rules": [

@@ -1,0 +1,232 @@
+"""The life of a server: it starts, follows its configuration and its signals, restarts in parts, and ends.
+
+What serves is a ``Serving``: this process, or workers. A change that new requests can simply take is handed to it. A
+change of address, of the number of workers or of the state folder starts another one beside it; the old one accepts
+no more and serves its clients to the end. The listening socket is kept across, unless the address is another one, so
+there is no moment without one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, List, Optional, Protocol, Sequence
+
+from . import log
+from .config.load import Loaded
+from .config.reload import ConfigStore
+from .config.schema import Config
+from .counter import Counter
+from .errors import ConfigError
+from .listener import listen, url_of
+from .serving import TICK, Here, work
+from .workers import CrashLoop, Workers, spawn
+
+logger = logging.getLogger(__name__)
+
+
+class Serving(Protocol):
+    """What answers the requests."""
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+
+    def update(self) -> None:
+        """Take the configuration in force for new requests."""
+
+    def tell_problem(self) -> None:
+        """Take what is wrong with the files of the configuration."""
+
+    def look(self) -> None:
+        """Do what is due."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether connections are being accepted."""
+
+    def retire(self) -> None:
+        """Accept no more, and serve those that are there to their end."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether, after ``retire``, they have all come to it."""
+
+    def stop(self) -> None:
+        """Give running requests time to end, and let go of everything."""
+
+    def kill(self) -> None:
+        """End at once what would go on without this process."""
+
+
+class Life:
+    """One server, from its first configuration to its end; everything happens in the main thread."""
+
+    def __init__(self, store: ConfigStore, arguments: Sequence[str], parent: Optional[int] = None) -> None:
+        """Listen.
+
+        Args:
+            arguments: the options of ``serve``, for processes that are started anew.
+            parent: the process with which this one ends.
+
+        Raises:
+            ConfigError: the address cannot be had.
+        """
+        self._store = store
+        self._arguments = arguments
+        self._parent = parent
+        check_address(store.config)
+        self._configure_log()
+        self._listener = _listen(store.config)
+        self._serving = self._new_serving()
+        self._retired: List[Serving] = []
+        self._stopping = threading.Event()
+        self._has_terminal = _has_terminal()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_end)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+
+    def run(self) -> int:
+        """Serve until a signal; return the exit code."""
+        self._tell_address()
+        for warning in self._store.loaded.warnings:
+            logger.warning("%s", warning)
+        self._serving.start()
+        code = 0
+        try:
+            while not self._stopping.wait(TICK):  # a signal that another thread receives ends no longer wait
+                self._look()
+        except CrashLoop as error:
+            logger.critical("%s", error)
+            code = 1
+        self._stop()
+        return code
+
+    def _look(self) -> None:
+        for serving in [self._serving, *self._retired]:
+            serving.look()
+        for serving in [serving for serving in self._retired if serving.is_gone]:
+            self._retired.remove(serving)
+            serving.stop()
+        if self._parent not in (None, os.getppid()):  # its children get another parent when it ends
+            self._stopping.set()
+        problem = self._store.problem
+        loaded = self._store.poll(time.monotonic())
+        if loaded is not None:
+            self._take(loaded)
+        elif self._store.problem != problem:
+            self._serving.tell_problem()
+
+    # --- changes of the configuration --------------------------------------------------------------------------
+
+    def _take(self, loaded: Loaded) -> None:
+        """Take a configuration as a whole, or not at all."""
+        old, new = self._store.config, loaded.config
+        is_moved = (old.host, old.port) != (new.host, new.port)
+        try:
+            check_address(new)
+            listener = _listen(new) if is_moved else self._listener
+        except ConfigError as error:
+            self._store.refuse(str(error))
+            self._serving.tell_problem()
+            return
+        self._store.accept(loaded)
+        self._configure_log()
+        logger.info("the configuration was read again: %d models", len(new.models))
+        for warning in loaded.warnings:
+            logger.warning("%s", warning)
+        if is_moved or (old.workers, old.state_dir) != (new.workers, new.state_dir):
+            self._restart(listener)
+        else:
+            self._serving.update()
+
+    def _restart(self, listener: socket.socket) -> None:
+        """Let another ``Serving`` take over."""
+        old, before = self._serving, self._listener
+        self._listener = listener
+        if before is not listener:
+            before.close()  # the old one has its own; processes that start now must not get this one
+        self._serving = self._new_serving()
+        self._serving.start()
+        if before is not listener:
+            self._tell_address()
+        logger.info("starting again; requests that run go on to their end")
+        old.retire()
+        self._retired.append(old)
+
+    def _new_serving(self) -> Serving:
+        store, listener = self._store, self._listener
+        if store.config.workers == 1:
+            return Here(store, listener)
+        counter = Counter()
+        counter.load()  # what is loaded before a fork is there once
+        return Workers(
+            store,
+            lambda channel: work(store, listener, counter, channel),
+            lambda channel: spawn(self._arguments, listener, channel),
+        )
+
+    def _configure_log(self) -> None:
+        log.configure(self._store.config, lambda: self._store.secrets, os.environ)
+
+    def _tell_address(self) -> None:
+        print(f"ccproxy listening on {url_of(self._listener)}", file=sys.stderr, flush=True)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def _on_end(self, number: int, frame: Any) -> None:
+        """The first signal drains, the second one ends at once."""
+        if self._stopping.is_set():
+            for serving in [self._serving, *self._retired]:
+                serving.kill()
+            os._exit(128 + number)
+        self._stopping.set()
+
+    def _on_hangup(self, number: int, frame: Any) -> None:
+        """SIGHUP reads the configuration again; unless it says that our terminal was closed."""
+        if self._has_terminal and not _has_terminal():
+            self._on_end(number, frame)
+        else:
+            self._store.ask()
+
+    def _stop(self) -> None:
+        logger.info("stopping: running requests have %g s to end", self._store.config.drain_timeout)
+        self._listener.close()
+        threads = [threading.Thread(target=serving.stop) for serving in [self._serving, *self._retired]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def check_address(config: Config) -> None:
+    """Refuse to show the owner's keys to a network without a token."""
+    if config.ccproxy_auth_token or config.host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ConfigError(f"HOST {config.host} is not a loopback address: set CCPROXY_AUTH_TOKEN to listen there")
+
+
+def _listen(config: Config) -> socket.socket:
+    try:
+        return listen(config.host, config.port)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {error.strerror or error}") from None
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal, from which Ctrl-C may come."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
