@@ -8,6 +8,9 @@ VENV := .venv
 ARGS :=
 PYTEST_ARGS :=
 FILE :=
+MODEL :=
+
+SUITES := test-basic test-tools test-custom test-gemini test-calculator test-comparison test-performance
 
 py := $(VENV)/bin/python
 uv := $(shell uv --version 2>/dev/null)
@@ -19,7 +22,7 @@ key := $(shell "$(PYTHON)" -c 'import hashlib, os, sys; print(hashlib.sha256("\n
 installed := $(VENV)/.installed-$(key)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop restart dev test test-engines test-cov test-cov-html perf bench lint format types token-report zipapp clean
+.PHONY: help setup run stop restart dev test test-unittest $(SUITES) test-engines test-cov test-cov-html perf bench lint format types token-report zipapp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +48,20 @@ test: setup  ## run the whole test suite
 
 test-engines: setup  ## run the tests against a real engine (downloads 160 MB, once)
 	CCPROXY_ENGINES=1 $(py) -m pytest -m engines $(PYTEST_ARGS)
+
+# Suites by name: against the scripted provider, or with MODEL=deepseek/deepseek-chat against a real model.
+test-basic:  ## plain requests
+test-tools:  ## every tool of Claude Code
+test-custom:  ## models of models.yaml (MODEL=deepseek/deepseek-chat: a real one)
+test-gemini:  ## Gemini (MODEL=gemini/gemini-2.5-flash: the real one)
+test-calculator:  ## a small agent
+test-comparison:  ## the official API's answers beside ours; asks it when ANTHROPIC_API_KEY is set
+test-performance:  ## many requests, long ones, and the same both ways
+$(SUITES): setup
+	CCPROXY_TEST_MODEL='$(MODEL)' $(py) -m pytest tests/suites/test_$(@:test-%=%).py $(PYTEST_ARGS)
+
+test-unittest: setup  ## all suites, without pytest
+	CCPROXY_TEST_MODEL='$(MODEL)' $(py) -m unittest
 
 test-cov: setup  ## run it with coverage
 	$(py) -m pytest -n auto --cov --cov-report=term $(PYTEST_ARGS)

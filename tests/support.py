@@ -46,7 +46,14 @@ def running_proxy(
     ledger: Optional[Ledger] = None,
 ) -> Iterator[Proxy]:
     """Serve on a free port, in this process, with real sockets; requests are recorded in a ledger, if one is given."""
-    app = App(make_config(env, models), ledger)
+    with serving(make_config(env, models), ledger) as proxy:
+        yield proxy
+
+
+@contextmanager
+def serving(config: Config, ledger: Optional[Ledger] = None) -> Iterator[Proxy]:
+    """Serve a configuration on a free port, in this process, with real sockets."""
+    app = App(config, ledger)
     app.counter.load()
     server = Server(app, "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
