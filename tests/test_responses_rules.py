@@ -1,4 +1,4 @@
-"""Every request to the Responses API keeps its rules, whatever the client's request looks like; refused ones are mended.
+"""Every request to the Responses API keeps its rules, whatever the client's request looks like; reasoning returns.
 
 The requests are those of real clients, and generated ones.
 """
@@ -12,6 +12,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from ccproxy.responses import ResponsesReader
+from ccproxy.translate.envelope import Envelope, seal
 from chunks import read, stream_of, wire
 from conversations import FIELDS
 from grammar import fold
@@ -126,8 +128,6 @@ def test_reasoning_returns_as_it_was(source: Recording, hidden: bool) -> None:
     if source.is_stream:
         chunks, done = read([source.body], "responses")
     else:
-        from ccproxy.responses import ResponsesReader
-
         chunks, done = ResponsesReader().whole(json.loads(source.body)), True
     origin = {"dialect": model.dialect, "provider": model.provider, "model_name": model.name, "hides_thinking": hidden}
     answer = fold(wire(stream_of(chunks, done=done, **origin)))
@@ -201,14 +201,12 @@ def test_a_refused_field(refused: str, words: str, fields: Json) -> None:
 
 def test_reasoning_that_cannot_be_read_any_more() -> None:
     """Is left out of that request; the next conversation's is sent again."""
-    from ccproxy.translate.envelope import Envelope, seal
-
     words = "The encrypted content for item rs_1 could not be verified."
     provider = RefusingResponses(within("rs_1"), refusal(words, code="invalid_encrypted_content"))
     with proxy_before(provider) as ask_model:
         for number in (1, 2):
             item = {"type": "reasoning", "id": f"rs_{number}", "summary": [], "encrypted_content": "x"}
-            host = provider.url.removeprefix("http://")
+            host = provider.url.partition("//")[2]
             signature = seal(Envelope(host, "gpt-5.6", fields={"output_items": [item]}))
             thought = {"type": "thinking", "thinking": "", "signature": signature}
             messages = [turn("user", "Hi"), turn("assistant", thought, use()), turn("user", result())]
