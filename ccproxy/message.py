@@ -19,10 +19,13 @@ class Usage:
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
     thinking_tokens: int = 0
+    web_searches: int = 0
 
     def to_dict(self) -> Json:
         """Return the ``usage`` object."""
+        searches = {"server_tool_use": {"web_search_requests": self.web_searches, "web_fetch_requests": 0}}
         return {
+            **(searches if self.web_searches else {}),
             "input_tokens": self.input_tokens,
             "cache_creation_input_tokens": self.cache_creation_input_tokens,
             "cache_read_input_tokens": self.cache_read_input_tokens,
@@ -82,6 +85,14 @@ class InputJsonDelta:
 
 
 @dataclass(frozen=True)
+class CitationsDelta:
+    """One more citation for the text of block ``index``."""
+
+    index: int
+    citation: Json
+
+
+@dataclass(frozen=True)
 class BlockStop:
     """Closes content block ``index``."""
 
@@ -115,7 +126,7 @@ class ErrorEvent:
     body: Json
 
 
-Delta = Union[TextDelta, ThinkingDelta, SignatureDelta, InputJsonDelta]
+Delta = Union[TextDelta, ThinkingDelta, SignatureDelta, InputJsonDelta, CitationsDelta]
 Event = Union[MessageStart, BlockStart, Delta, BlockStop, MessageDelta, MessageStop, Ping, ErrorEvent]
 
 
@@ -132,6 +143,19 @@ def thinking_block() -> Json:
 def tool_use_block(id: str, name: str) -> Json:
     """Return a tool_use block without its input."""
     return {"type": "tool_use", "id": id, "name": name, "input": {}}
+
+
+def server_tool_use_block(id: str, name: str) -> Json:
+    """Return the call of a tool that the provider runs, without its input."""
+    return {"type": "server_tool_use", "id": id, "name": name, "input": {}}
+
+
+def search_result_block(id: str, found: Optional[List[Json]]) -> Json:
+    """Return what a web search found, title and url each; None: it failed."""
+    content: Any = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+    if found is not None:
+        content = [{"type": "web_search_result", **one, "encrypted_content": "", "page_age": None} for one in found]
+    return {"type": "web_search_tool_result", "tool_use_id": id, "content": content}
 
 
 def message_object(id: str, model: str, usage: Usage, content: Optional[List[Json]] = None) -> Json:
@@ -158,7 +182,7 @@ def fold(events: Iterable[Event]) -> Json:
             message = message_object(event.id, event.model, event.usage)
         elif isinstance(event, BlockStart):
             message["content"].append(dict(event.block))
-        elif isinstance(event, (TextDelta, ThinkingDelta, SignatureDelta, InputJsonDelta)):
+        elif isinstance(event, (TextDelta, ThinkingDelta, SignatureDelta, InputJsonDelta, CitationsDelta)):
             _apply_delta(message["content"][event.index], event, inputs)
         elif isinstance(event, MessageDelta):
             message.update(
@@ -182,5 +206,7 @@ def _apply_delta(block: Json, delta: Delta, inputs: Dict[int, str]) -> None:
         block["thinking"] += delta.thinking
     elif isinstance(delta, SignatureDelta):
         block["signature"] = delta.signature
+    elif isinstance(delta, CitationsDelta):
+        block["citations"] = [*(block.get("citations") or []), delta.citation]
     else:
         inputs[delta.index] = inputs.get(delta.index, "") + delta.partial_json

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
+from .citations import Citation, Search, read_citations
+
 Json = Dict[str, Any]
 
 
@@ -111,6 +113,9 @@ class Chunk(NamedTuple):
     """The field the reasoning text came in."""
     is_whole: bool = False
     """Whether it holds a whole message, which repeats what a stream said before it."""
+    searches: Tuple[Search, ...] = ()
+    citations: Tuple[Citation, ...] = ()
+    """Where the text up to the end of this chunk comes from."""
 
     @classmethod
     def from_dict(cls, data: Any) -> Chunk:
@@ -140,6 +145,7 @@ class Chunk(NamedTuple):
             reasoning_field=next(filter(None, map(_reasoning_field, deltas)), ""),
             error=_error(data, choices),
             is_whole=any("delta" not in choice for choice in choices),
+            citations=tuple(citation for delta in deltas for citation in read_citations(delta.get("annotations"))),
         )
 
 

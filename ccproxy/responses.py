@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
+from .citations import Citation, Search, read_citations
 from .openai import Chunk, Json, Piece, ToolCallDelta
 
 
@@ -106,6 +107,8 @@ class ResponsesReader:
         if stem == "response.function_call_arguments":
             text = data.get("delta", data.get("arguments"))
             return self._arguments(self._item_of(data), text, is_repeated=ending == "done")
+        if name == "response.output_text.annotation.added":
+            return self._cited(self._item_of(data), read_citations([data.get("annotation")]))
         if stem == "response.output_item":
             return self._output_item(self._item_of(data), _object(data, "item"), ending == "done")
         return []
@@ -136,16 +139,39 @@ class ResponsesReader:
             return []
         if kind == "reasoning":
             return self._reasoning(item, body)
+        if kind == "web_search_call":
+            return self._searched(item, body)
         return self._message(item, body) if kind == "message" else []
 
     def _message(self, item: _Item, body: Json) -> List[Chunk]:
         chunks: List[Chunk] = []
-        passed = set(item.passed)
+        passed = frozenset(item.passed)
         for part in _objects(body, "content"):
             kind = _PARTS.get(str(part.get("type")), "")
             if kind and kind not in passed:
                 chunks += self._words(item, _Words(kind, part.get(kind)), is_repeated=False)
+            if "citations" not in passed:
+                chunks += self._cited(item, read_citations(part.get("annotations")))
         return chunks
+
+    @staticmethod
+    def _cited(item: _Item, citations: List[Citation]) -> List[Chunk]:
+        item.passed.add("citations")
+        return [Chunk(has_choice=True, citations=tuple(citations))] if citations else []
+
+    @staticmethod
+    def _searched(item: _Item, body: Json) -> List[Chunk]:
+        """Return a search; the pages that a model opens, and looks through, are none."""
+        action = _object(body, "action")
+        if action.get("type", "search") != "search" or "search" in item.passed:
+            return []
+        item.passed.add("search")
+        queries = action.get("queries")
+        first = queries[0] if isinstance(queries, list) and queries else ""
+        found = [(_text(source.get("url")), _text(source.get("title"))) for source in _objects(action, "sources")]
+        failed = body.get("status") == "failed"
+        search = Search(_text(action.get("query")) or _text(first), tuple(one for one in found if one[0]), failed)
+        return [Chunk(has_choice=True, searches=(search,))]
 
     def _reasoning(self, item: _Item, body: Json) -> List[Chunk]:
         """Return the item's words, and the item itself where a later request can give it back.

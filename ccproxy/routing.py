@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, List, Optional, Tuple
 
 from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
@@ -10,6 +10,7 @@ from .budget import Budget
 from .config.schema import EFFORTS, Config, Model, demo_model, references
 from .errors import NotFound
 from .translate.effort import thinking_intent
+from .translate.search_request import can_search, is_search
 
 MODEL_HEADER = "x-ccproxy-model"
 BUDGET, LONG_CONTEXT = "budget", "long_context"
@@ -61,7 +62,7 @@ def has_images(request: MessagesRequest) -> bool:
 
 def is_web_search(request: MessagesRequest) -> bool:
     """Whether the only tool is Anthropic's web search: Claude Code's side request."""
-    return len(request.tools) == 1 and request.tools[0].type.startswith("web_search_")
+    return len(request.tools) == 1 and is_search(request.tools[0])
 
 
 def decide(
@@ -92,7 +93,13 @@ def decide(
     cheap = _budget_rule(config, budget, count_tokens, surely_fit)
     base = cheap or _without_length(request, config)
     long = None if cheap else _length_rule(config, base, count_tokens, surely_fit, last)
-    return _image_rule(request, config, long or base)
+    return _search_rule(request, _image_rule(request, config, long or base))
+
+
+def _search_rule(request: MessagesRequest, decision: Decision) -> Decision:
+    """Of a search's route leave the models that can search, as far as there are any."""
+    able = tuple(model for model in decision.models if can_search(model, request)) if is_web_search(request) else ()
+    return replace(decision, models=able) if able else decision
 
 
 def _named(named: str, config: Config) -> Decision:

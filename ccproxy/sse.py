@@ -13,6 +13,7 @@ from .errors import ProviderError
 from .message import (
     BlockStart,
     BlockStop,
+    CitationsDelta,
     ErrorEvent,
     Event,
     InputJsonDelta,
@@ -54,6 +55,10 @@ _ENCODERS: Dict[Type[Any], Callable[[Any], str]] = {
     ThinkingDelta: lambda event: _DELTA % (event.index, "thinking_delta", "thinking", quote(event.thinking)),
     InputJsonDelta: lambda event: _DELTA % (event.index, "input_json_delta", "partial_json", quote(event.partial_json)),
     SignatureDelta: lambda event: _DELTA % (event.index, "signature_delta", "signature", quote(event.signature)),
+    CitationsDelta: lambda event: _frame(
+        "content_block_delta",
+        {"index": event.index, "delta": {"type": "citations_delta", "citation": event.citation}},
+    ),
     BlockStart: lambda event: _frame("content_block_start", {"index": event.index, "content_block": event.block}),
     BlockStop: lambda event: _frame("content_block_stop", {"index": event.index}),
     MessageStart: _message_start,

@@ -25,10 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple, Union
 
 import ccproxy
 from ccproxy.stub import Json, Script, StubProvider, content_text
+from responses_provider import ResponsesProvider
 
 PACKAGE = "@anthropic-ai/claude-code"
 MODEL = "scripted-model"
@@ -38,7 +39,7 @@ PROXY_TIMEOUT = 30.0
 CLOSED_PROXY, LOOPBACK = "http://127.0.0.1:1", "127.0.0.1"
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 
-Scenario = Callable[[Path], Script]
+Scenario = Callable[[Path], Union[Script, ResponsesProvider]]
 
 
 # --- the client: versions and installation -------------------------------------------------------------------
@@ -206,7 +207,9 @@ def play(client: List[str], scenario: List[str], folder: str, namespace: bool) -
     module, name = scenario
     script = getattr(importlib.import_module(module), name)(root / "project")
     log: List[str] = []
-    with StubProvider(script) as provider, _proxy(provider.url, root / "proxy", log) as url:
+    chosen = script if isinstance(script, ResponsesProvider) else StubProvider(script)
+    entry = script.entry if isinstance(script, ResponsesProvider) else {}
+    with chosen as provider, _proxy(provider.url, root / "proxy", log, entry) as url:
         environment = {**client_environment(url, root), **({} if namespace else closed_proxy(client))}
         exit_code, stdout, stderr = _run_to_end(client, root / "project", environment)
     return Run(exit_code, stdout, stderr, [received.body for received in provider.requests], "".join(log))
@@ -280,10 +283,10 @@ def _run_to_end(command: List[str], folder: Path, environment: Dict[str, str]) -
 
 
 @contextmanager
-def _proxy(api_base: str, folder: Path, log: List[str]) -> Iterator[str]:
+def _proxy(api_base: str, folder: Path, log: List[str], entry: Json) -> Iterator[str]:
     """Serve every request from ``api_base`` on a free port; yield the proxy's address, collect its log lines."""
     with subprocess.Popen(
-        _proxy_command(api_base, folder),
+        _proxy_command(api_base, folder, entry),
         cwd=folder,
         env=_proxy_environment(folder),
         stdin=subprocess.DEVNULL,
@@ -307,11 +310,11 @@ def _proxy(api_base: str, folder: Path, log: List[str]) -> Iterator[str]:
             reader.join(PROXY_TIMEOUT)
 
 
-def _proxy_command(api_base: str, folder: Path) -> List[str]:
+def _proxy_command(api_base: str, folder: Path, entry: Json) -> List[str]:
     env_file, models = folder / "test.env", folder / "models.yaml"
     settings = {"ROUTER_DEFAULT": MODEL, "SCRIPTED_API_KEY": "not-a-key", "MAX_RETRIES": "0"}  # the client's are seen
     env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
-    row = {"model_id": MODEL, "api_base": api_base, "api_key_name": "SCRIPTED_API_KEY"}
+    row = {"model_id": MODEL, "api_base": api_base, "api_key_name": "SCRIPTED_API_KEY", **entry}
     models.write_text(json.dumps([row]), encoding="utf-8")  # JSON is YAML
     serve = [sys.executable, "-m", "ccproxy", "serve", "--host", LOOPBACK, "--port", "0"]
     return [*serve, "--env-file", str(env_file), "--models", str(models)]

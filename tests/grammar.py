@@ -46,12 +46,16 @@ EMPTY_BLOCKS: Dict[str, Dict[str, Any]] = {
     "thinking": {"thinking": "", "signature": ""},
     "tool_use": {"input": {}},
     "redacted_thinking": {},
+    "server_tool_use": {"input": {}},
+    "web_search_tool_result": {},
 }
 DELTAS: Dict[str, Dict[str, Tuple[str, str]]] = {
-    "text": {"text_delta": ("text", "text")},
+    "text": {"text_delta": ("text", "text"), "citations_delta": ("citation", "citations")},
     "thinking": {"thinking_delta": ("thinking", "thinking"), "signature_delta": ("signature", "signature")},
     "tool_use": {"input_json_delta": ("partial_json", "partial_json")},
     "redacted_thinking": {},
+    "server_tool_use": {"input_json_delta": ("partial_json", "partial_json")},
+    "web_search_tool_result": {},
 }
 """Block type -> delta type -> (key in the delta, key of the block it adds to)."""
 
@@ -158,8 +162,11 @@ class Checker:
             require(block.get(key) == value, "a %s block starts with %s=%r" % (block["type"], key, value), data)
         if block["type"] == "redacted_thinking":
             require(isinstance(block.get("data"), str), "redacted_thinking carries its data", data)
-        if block["type"] == "tool_use":
+        if block["type"] in ("tool_use", "server_tool_use"):
             self.check_tool(block)
+        if block["type"] == "web_search_tool_result":
+            calls = [other["id"] for other in self.blocks if other["type"] == "server_tool_use"]
+            require(calls[-1:] == [block.get("tool_use_id")], "a result follows its search", block)
         self.blocks.append({**NOTHING, "type": block["type"], "id": block.get("id")})
         self.state = "inside"
 
@@ -177,6 +184,9 @@ class Checker:
         fitting = DELTAS[block["type"]].get(delta.get("type", ""))
         require(fitting, "the delta fits its %s block" % block["type"], data)
         assert fitting is not None
+        if delta["type"] == "citations_delta":
+            require(isinstance(delta.get("citation"), dict), "a citation is an object", data)
+            return
         require(isinstance(delta.get(fitting[0]), str), "a %s has a string %s" % (delta["type"], fitting[0]), data)
         require(not block["signature"], "nothing follows the signature of a thinking block", data)
         block[fitting[1]] += delta[fitting[0]]
@@ -224,6 +234,8 @@ class Checker:
     def finish(self) -> None:
         """Check what only the end decides: the ending itself, tool inputs, the stop reason."""
         require(self.state == "end", "a stream ends with message_stop or error", self.state)
+        searches = [block for block in self.blocks if block["type"] == "server_tool_use"]
+        require(all(is_object(search["partial_json"]) for search in searches), "the input of a search is an object")
         calls = [block for block in self.blocks if block["type"] == "tool_use"]
         whole = calls[:-1] if self.stop_reason in CUT_SHORT else calls
         for call in whole:
@@ -319,6 +331,9 @@ def add_delta(block: Dict[str, Any], delta: Dict[str, Any]) -> None:
     """Add one delta to its block; a tool input gathers as text until the end."""
     if delta["type"] == "input_json_delta":
         block["_json"] = block.get("_json", "") + delta["partial_json"]
+        return
+    if delta["type"] == "citations_delta":
+        block["citations"] = [*block.get("citations", []), delta["citation"]]
         return
     key = DELTAS[block["type"]][delta["type"]][1]
     block[key] += delta[key]

@@ -18,7 +18,19 @@ PACKAGE = Path(ccproxy.__file__).parent
 # Lowest first. The package itself holds the version alone, which everybody may read.
 LAYERS: Dict[str, Tuple[str, ...]] = {
     "package": ("__init__", "*.__init__"),
-    "words": ("access", "anthropic", "message", "openai", "responses", "sse", "web", "http1", "errors", "partial_json"),
+    "words": (
+        "access",
+        "anthropic",
+        "message",
+        "openai",
+        "responses",
+        "citations",
+        "sse",
+        "web",
+        "http1",
+        "errors",
+        "partial_json",
+    ),
     "rules": (
         "translate.*",
         "provider.dialects",

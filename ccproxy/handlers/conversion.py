@@ -10,6 +10,7 @@ from ..errors import InvalidRequest, NotFound
 from ..estimates import Estimates
 from ..provider.client import APIS
 from ..routing import Decision
+from ..translate.search_request import with_search
 from ..web import Request, Response
 from . import topics
 from .context import Context, parse_body
@@ -35,6 +36,7 @@ def handle(context: Context, request: Request) -> Response:
 def _dry_run(context: Context, messages: MessagesRequest, model: Model, estimates: Estimates) -> Response:
     if model.direct:
         raise InvalidRequest(f"dry_run: {model.model_id} takes the Messages API itself, nothing is translated")
+    model = with_search(model, messages)
     translated = translate_for(messages, model, context)
     has_key = bool(context.config.keys_of(model))
     shown = {

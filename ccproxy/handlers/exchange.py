@@ -20,6 +20,7 @@ from ..translate.failure import mask, overflow_error
 from ..translate.reply import ReplyContext
 from ..translate.request import Translated, translate_request, used_tool_ids
 from ..translate.response import has_prompt_tokens
+from ..translate.search_request import with_search
 from ..translate.stream import StreamTranslator
 from .context import Context
 
@@ -105,6 +106,7 @@ class Exchange:
             ApiError: the model gave no content; nothing was shown to the client yet.
         """
         _check_window(model, input_tokens)
+        model = with_search(model, request)
         translated = translate_for(request, model, context)
         reply = ReplyContext(
             message_id=message_id,
@@ -118,6 +120,7 @@ class Exchange:
             window=context.config.window(model),
             dialect=model.dialect,
             has_fence=translated.has_fence,
+            search=translated.search,
             provider=model.provider,
             model_name=model.name,
             hides_thinking=request.thinking.get("display") == "omitted",

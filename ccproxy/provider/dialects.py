@@ -53,6 +53,7 @@ class Dialect:
     needs_reasoning: bool = False  # tool turns without it are refused
     needs_signature: bool = False  # tool calls without a thought signature are refused
     encrypts_reasoning: str = r""  # models that can be asked for reasoning items that they can read again
+    web_search: str = ""  # "openai": a tool that tells its sources; "tool": one that does not; "plugin": OpenRouter's
     names_phases: str = r"(?!)"  # models that tell commentary from final answers, and want to be told
     # reply
     think_tag: Optional[str] = "think"  # reasoning at the start of the content, in this tag
@@ -110,6 +111,7 @@ DIALECTS: Dict[str, Dialect] = {
             takes_top_k=True,
             takes_pdf=True,
             keeps_cache_control=r"claude|gemini|minimax|glm",
+            web_search="plugin",
             json_output="schema",
         ),
         Dialect(
@@ -192,6 +194,7 @@ RESPONSES: Dict[str, Dialect] = {
         takes_parallel_tool_calls=True,
         takes_top_k=False,
         takes_media_in_results=row.name in ("openai", "azure"),
+        web_search={"openai": "openai", "azure": "openai", "xai": "tool"}.get(row.name, row.web_search),
         tool_choice_any="required",
         thinks_when_forced=True,
         needs_turn_after_tool=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from .envelope import ID_MARK, PREFIX, is_ours, unseal_id
+from .envelope import ID_MARK, PREFIX, SEARCH_MARK, is_ours, unseal_id
 
 Json = Dict[str, Any]
 _WHITESPACE = " \t\n\r"
@@ -72,12 +72,19 @@ def without_envelopes(messages: List[Json]) -> List[Json]:
 
 
 def _is_foreign(block: Any) -> bool:
-    return isinstance(block, dict) and block.get("type") == "thinking" and is_ours(str(block.get("signature") or ""))
+    if not isinstance(block, dict):
+        return False
+    search = str(block.get("id") or block.get("tool_use_id") or "")
+    is_thinking = block.get("type") == "thinking" and is_ours(str(block.get("signature") or ""))
+    return is_thinking or search.startswith(SEARCH_MARK)
 
 
 def _plain_ids(block: Any) -> Any:
     if not isinstance(block, dict):
         return block
+    cited = block.get("citations")
+    if isinstance(cited, list) and any(isinstance(one, dict) and one.get("encrypted_index") == "" for one in cited):
+        block = {name: value for name, value in block.items() if name != "citations"}
     ids: Dict[str, Optional[str]] = {name: block.get(name) for name in ("id", "tool_use_id")}
     changed = {name: unseal_id(value)[0] for name, value in ids.items() if isinstance(value, str) and ID_MARK in value}
     return {**block, **changed} if changed else block

@@ -21,6 +21,8 @@ Json = Dict[str, Any]
 PREFIX = "ccp1_"
 MAX_BYTES = 4 * 1024 * 1024
 ID_MARK = "--" + PREFIX
+SEARCH_MARK = "srvtoolu_" + PREFIX
+"""Begins the ids of searches that Anthropic did not run, and would not take back."""
 
 # What a provider may have said that must return to it, on the message and on a tool call.
 MESSAGE_FIELDS: Mapping[str, type] = {
@@ -29,7 +31,6 @@ MESSAGE_FIELDS: Mapping[str, type] = {
     "extra_content": dict,
     "output_items": list,  # of the Responses API, each an item of the next request's input
 }
-ITEM_TYPES = ("reasoning", "web_search_call")
 CALL_FIELDS: Mapping[str, type] = {"extra_content": dict}
 TEXT_FIELDS = frozenset({"reasoning_content", "reasoning", "reasoning_text", "content"})
 
@@ -100,7 +101,9 @@ def _checked(fields: Any, known: Mapping[str, type]) -> Json:
     if isinstance(details, list) and not all(map(_is_detail, details)):
         del kept["reasoning_details"]
     items = kept.get("output_items")
-    if isinstance(items, list) and not all(isinstance(item, dict) and item.get("type") in ITEM_TYPES for item in items):
+    if isinstance(items, list) and not all(
+        isinstance(item, dict) and item.get("type") == "reasoning" for item in items
+    ):
         del kept["output_items"]
     return kept
 

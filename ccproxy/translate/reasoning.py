@@ -47,6 +47,10 @@ class ReasoningState:
         """Keep reasoning text that the client asked not to be shown."""
         self._hidden.append(text)
 
+    def forget_items(self) -> None:
+        """Drop the items that something else followed than what can be given back with them."""
+        self._fields.pop("output_items", None)
+
     def take(self) -> str:
         """Return the signature for the thinking block that is closed now."""
         text, fields, calls = "".join(self._hidden), self._fields, self._calls

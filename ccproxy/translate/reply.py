@@ -32,6 +32,8 @@ class ReplyContext:
     """Who answers, for the state that must return there."""
     hides_thinking: bool = False
     has_fence: bool = False
+    search: Optional[str] = None
+    """What the client wants to have searched, in words; None: it did not ask for a search."""
 
     @property
     def target(self) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import FrozenSet, List, Tuple, Union
+from typing import FrozenSet, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest, ToolResultBlock, ToolUseBlock, refuse_unsupported
 from ..config.schema import Model
@@ -16,6 +16,7 @@ from .ids import ToolNames
 from .messages import translate_messages, with_breakpoint
 from .options import format_fields, format_instruction, identity_fields, length_fields, sampling_fields
 from .responses_request import responses_request
+from .search_request import search_fields, search_tool, search_words
 from .tools import current_tools, translate_choice, translate_tools
 
 # Request fields without a counterpart at other providers; left out in silence, clients send them always.
@@ -37,6 +38,8 @@ class Translated:
     tool_names: ToolNames
     has_fence: bool
     """Whether a JSON answer may come in a Markdown fence: the schema was only asked for in words."""
+    search: Optional[str]
+    """What is to be searched in the web; None where no search was asked for."""
     dropped: Tuple[str, ...]
 
 
@@ -64,12 +67,23 @@ def translate_request(request: MessagesRequest, model: Model, *, output_limit: i
         **format_fields(request, model),
         **identity_fields(request, model),
     }
+    search = search_tool(request) if dialect.web_search else None
+    if search is not None:
+        hosted, fields = search_fields(search, dialect, notes)
+        tools += hosted
+        options.update(fields)
     build = responses_request if model.api == "responses" else _chat
     body = build(request, target, notes, [text for text in (instruction, demand) if text], tools, options, stream)
     for name in sorted(set(request.raw) - IGNORED_FIELDS):
         notes.drop(f"unknown field {name!r}")
     names = ToolNames(tool.name for tool in current_tools(request))
-    return Translated(body, names, has_fence=bool(instruction), dropped=tuple(notes.dropped))
+    return Translated(
+        body,
+        names,
+        has_fence=bool(instruction),
+        search=search_words(request) if search else None,
+        dropped=tuple(notes.dropped),
+    )
 
 
 def _chat(

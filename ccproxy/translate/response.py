@@ -120,11 +120,12 @@ class Ending:
     usage: Optional[Json]
     """The provider's own counts, where it sent any."""
     output_characters: int
+    web_searches: int = 0
 
 
 def message_delta(ending: Ending, context: ReplyContext) -> MessageDelta:
     """Return the event that tells why an answer ended, and what it cost in tokens."""
-    usage = _final_usage(ending, context)
+    usage = replace(_final_usage(ending, context), web_searches=ending.web_searches)
     if ending.stop_sequence is not None and not ending.has_tool_use:
         return MessageDelta("stop_sequence", ending.stop_sequence, usage)
     reason = stop_reason(ending.finish_reason, ending.has_tool_use)

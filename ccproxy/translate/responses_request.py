@@ -40,7 +40,10 @@ def responses_request(
     fields: Json = {"store": False}
     if re.search(target.dialect.encrypts_reasoning, target.model.name):
         fields["include"] = ["reasoning.encrypted_content"]
-    fields.update(_fields(options, shows_reasoning=request.thinking.get("display") != "omitted"))
+    for name, value in _fields(options, shows_reasoning=request.thinking.get("display") != "omitted").items():
+        fields[name] = [*fields.get(name, []), *value] if name == "include" else value
+    if any(tool["type"] != "function" for tool in tools) and fields.get("reasoning", {}).get("effort") == "minimal":
+        fields["reasoning"] = {"effort": "low"}  # the least with which a model may search
     return ResponsesRequest(
         model=target.model.name,
         instructions=system_text([*request.system, *map(TextBlock, instructions)], target, notes),
@@ -149,6 +152,8 @@ def _part(part: Json) -> Json:
 
 def _tool(tool: Json) -> Json:
     """Return a function, flat; it is strict here unless it says that it is not."""
+    if "function" not in tool:
+        return tool
     return {"type": "function", **tool["function"], "strict": tool["function"].get("strict", False)}
 
 
@@ -159,7 +164,7 @@ def _fields(options: Mapping[str, Any], *, shows_reasoning: bool) -> Json:
             fields["reasoning"] = {"effort": value}
         elif name == "response_format":
             fields["text"] = {"format": {"type": value["type"], **value.get("json_schema", {})}}
-        elif name == "tool_choice" and isinstance(value, dict):
+        elif name == "tool_choice" and isinstance(value, dict) and "function" in value:
             fields["tool_choice"] = {"type": "function", "name": value["function"]["name"]}
         elif name not in _NO_FIELDS:
             fields[name] = value

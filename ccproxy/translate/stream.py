@@ -16,18 +16,13 @@ A completion that was not streamed is one chunk, so ``fold`` of these events is 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from enum import Enum
 from typing import DefaultDict, List, Optional, Set
 
-from .. import partial_json
 from ..errors import ApiError, ProviderError
 from ..message import (
-    BlockStart,
-    BlockStop,
     ErrorEvent,
     Event,
-    InputJsonDelta,
     MessageStart,
     MessageStop,
     SignatureDelta,
@@ -38,13 +33,15 @@ from ..message import (
     thinking_block,
     tool_use_block,
 )
-from ..openai import Chunk, Json, Piece, ToolCallDelta, dump
+from ..openai import Chunk, Json, Piece, ToolCallDelta
+from .blocks import BlockWriter, OpenBlock
 from .envelope import seal_id
 from .failure import error_in_stream
 from .ids import client_tool_id
 from .reasoning import ReasoningState
 from .reply import ReplyContext
 from .response import CUT_BY_LENGTH, FAILED, Ending, is_malformed, message_delta, stop_reason
+from .searches import Searches
 from .text import FenceStripper, HalfJoiner, StopMatcher, TagSplitter
 from .toolcalls import Call, ToolCalls
 
@@ -60,24 +57,14 @@ class Phase(Enum):
     ENDED = "ended"
 
 
-@dataclass
-class OpenBlock:
-    """The one block that may take deltas."""
-
-    kind: str  # text, thinking, tool_use
-    index: int
-    call: Optional[Call] = None
-
-
 class StreamTranslator:
     """One answer's translation. ``feed`` chunks, then ``finish`` or ``fail``; each returns the events to send."""
 
     def __init__(self, context: ReplyContext) -> None:
         self._context = context
         self._phase = Phase.NEW
-        self._open: Optional[OpenBlock] = None
-        self._blocks = 0
-        self._out: List[Event] = []
+        self._writer = BlockWriter(self._complete)
+        self._searches = Searches(context, self._writer)
         self._calls = ToolCalls()
         self._tool_ids: Set[str] = set(context.used_tool_ids)
         self._fence = FenceStripper() if context.has_fence else None
@@ -94,12 +81,11 @@ class StreamTranslator:
         self._has_choice = False
         self.is_stopped = False  # whether a stop sequence ended the answer: the rest need not be read
         self._refusal = ""
-        self._output_characters = 0
 
     @property
     def has_content(self) -> bool:
         """Whether a block was opened: from then on no other model may answer."""
-        return self._blocks > 0
+        return self._writer.count > 0
 
     @property
     def mended_calls(self) -> int:
@@ -122,27 +108,27 @@ class StreamTranslator:
         self._start()
         self._has_choice = self._has_choice or chunk.has_choice
         self.provider_usage = chunk.usage or self.provider_usage
-        if not (chunk.is_whole and self._blocks):
+        if not (chunk.is_whole and self._writer.count):
             self._feed_content(chunk)
-        if self._deferred and not self._is_writing_call:
+        if self._deferred and not self._writer.is_writing_call:
             self._send_deferred()
         self._finish_reason = chunk.finish_reason or self._finish_reason
         if chunk.stop_sequence in self._context.stop_sequences:
             self._stop_sequence = chunk.stop_sequence
-        return self._take()
+        return self._writer.take()
 
     def _plain_text(self, chunk: Chunk) -> List[Event]:
         """Return the delta for a chunk that merely goes on with the open text block, else nothing.
 
         Such are nine chunks of ten; this takes 3 us for one, the whole way 9.
         """
-        block = self._open
+        block = self._writer.open
         if block is None or block.kind != "text" or chunk[2:] != _NOTHING_ELSE or len(chunk.pieces) != 1:
             return []
         kind, text = chunk.pieces[0]
         if kind != "text" or not text.isascii() or not self._passes_text:
             return []
-        self._output_characters += len(text)
+        self._writer.characters += len(text)
         return [TextDelta(block.index, text)]
 
     @property
@@ -159,6 +145,8 @@ class StreamTranslator:
             self._piece(Piece(piece.kind, self._halves[piece.kind].feed(piece.text)))
         for delta in chunk.tool_calls:
             self._tool_call(delta)
+        if self._searches.is_asked and (chunk.searches or chunk.citations):
+            self._search(chunk)
 
     def finish(self, *, is_done: bool) -> List[Event]:
         """End the message regularly. ``is_done``: the provider said so (``[DONE]``, or a whole completion).
@@ -173,69 +161,73 @@ class StreamTranslator:
             raise ProviderError("the provider's answer was empty")
         if not (is_done or self._finish_reason is not None or self.is_stopped):
             raise ProviderError("the provider closed the stream before finishing")
-        if self._finish_reason in FAILED or (not self._blocks and is_malformed(self._finish_reason)):
+        if self._finish_reason in FAILED or (not self._writer.count and is_malformed(self._finish_reason)):
             raise ProviderError(f"the provider gave up: finish_reason {self._finish_reason!r}", status=529)
         self._start()
         for kind in list(self._halves):
             self._piece(Piece(kind, self._halves[kind].finish()))
         self._flush_text()
         self._flush_calls()
-        self._close()
+        self._writer.close()
         self._send_deferred()
         self._flush_text()
-        if self._reasoning.is_pending and (self._calls.closed or not self._blocks):
+        self._searches.show_held(is_end=True)
+        if self._reasoning.is_pending and (self._calls.closed or not self._writer.count):
             self._carry_reasoning()
-        self._close()
-        if not self._blocks:  # clients take a message without any block for a failure
-            self._switch(OpenBlock("text", self._blocks), text_block())
-            self._close()
-        self._out += [message_delta(self._ending(), self._context), MessageStop()]
+        self._writer.close()
+        if not self._writer.count:  # clients take a message without any block for a failure
+            self._writer.switch(text_block())
+            self._writer.close()
+        self._writer.out += [message_delta(self._ending(), self._context), MessageStop()]
         self._phase = Phase.ENDED
-        return self._take()
+        return self._writer.take()
 
     def fail(self, error: ApiError, request_id: str) -> List[Event]:
         """End the message with an error event."""
         if self._phase is Phase.ENDED:
             return []
         self._phase = Phase.ENDED
-        return [*self._take(), ErrorEvent(error.to_dict(request_id))]
+        return [*self._writer.take(), ErrorEvent(error.to_dict(request_id))]
 
     # --- transitions -----------------------------------------------------------------------------------------
-
-    def _take(self) -> List[Event]:
-        out, self._out = self._out, []
-        return out
 
     def _start(self) -> None:
         if self._phase is Phase.NEW:
             self._phase = Phase.STREAMING
             # Claude Code 1.0 adds the output count of this event to the final one: it must be 0.
             usage = Usage(input_tokens=self._context.input_tokens)
-            self._out.append(MessageStart(self._context.message_id, self._context.model, usage))
+            self._writer.out.append(MessageStart(self._context.message_id, self._context.model, usage))
 
-    def _switch(self, block: OpenBlock, start: Json) -> None:
-        self._close()
-        self._open = block
-        self._blocks += 1
-        self._out.append(BlockStart(block.index, start))
+    def _complete(self, block: OpenBlock) -> None:
+        """Write what a block needs before it is closed: the rest of a call's arguments, a signature."""
+        call = block.call
+        if call is not None:
+            call.end()
+            self._send_arguments(block.index, call)
+            rest = call.missing(may_be_cut=self._is_cut_by_length and call is self._calls.all[-1])
+            if rest:
+                self._writer.json(block.index, rest)
+            call.is_closed = True
+        elif block.kind == "thinking":
+            self._writer.out.append(SignatureDelta(block.index, self._reasoning.take()))
 
-    def _close(self) -> None:
-        if self._open is None:
-            return
-        if self._open.call is not None:
-            self._complete_arguments(self._open.index, self._open.call)
-            self._open.call.is_closed = True
-        elif self._open.kind == "thinking":
-            self._out.append(SignatureDelta(self._open.index, self._reasoning.take()))
-        self._out.append(BlockStop(self._open.index))
-        self._open = None
+    def _search(self, chunk: Chunk) -> None:
+        """Show what the provider searched for; reasoning before a search is not carried, for the search cannot be."""
+        if chunk.searches:
+            self._flush_text()
+            self._flush_calls()
+            self._reasoning.forget_items()
+        for search in chunk.searches:
+            self._searches.add(search)
+        for citation in chunk.citations:
+            self._searches.cite(citation)
 
     # --- text and thinking -----------------------------------------------------------------------------------
 
     def _piece(self, piece: Piece) -> None:
         if not piece.text:
             return
-        if self._is_writing_call:
+        if self._writer.is_writing_call:
             self._deferred.append(piece)
             return
         if piece.kind == "refusal":
@@ -265,24 +257,23 @@ class StreamTranslator:
         if self.is_stopped:
             return
         self._flush_stops()
-        if self._open is None or self._open.kind != "thinking":
+        if not self._writer.is_open("thinking"):
             self._flush_calls()
-            self._switch(OpenBlock("thinking", self._blocks), thinking_block())
-        assert self._open is not None
-        self._output_characters += len(text)
+        block = self._carry_reasoning()
+        self._writer.characters += len(text)
         if self._context.hides_thinking:
             self._reasoning.hide(text)
         else:
-            self._out.append(ThinkingDelta(self._open.index, text))
+            self._writer.out.append(ThinkingDelta(block.index, text))
 
-    def _carry_reasoning(self) -> None:
+    def _carry_reasoning(self) -> OpenBlock:
         """Open an empty thinking block for state that no open one can carry; its signature comes when it closes.
 
         After visible text nothing is carried: older clients read the last block as the answer, and only tool turns
         need the state.
         """
-        if self._open is None or self._open.kind != "thinking":
-            self._switch(OpenBlock("thinking", self._blocks), thinking_block())
+        block = self._writer.open
+        return block if block is not None and block.kind == "thinking" else self._writer.switch(thinking_block())
 
     def _text(self, text: str) -> None:
         if self.is_stopped:
@@ -294,7 +285,8 @@ class StreamTranslator:
             self.is_stopped = True
 
     def _certain_text(self, text: str) -> None:
-        if self._open is None or self._open.kind != "text":
+        block = self._writer.open
+        if block is None or block.kind != "text":
             text = self._blank + text
             if not text.strip():
                 self._blank = text
@@ -303,11 +295,10 @@ class StreamTranslator:
             self._flush_calls()
             if self._reasoning.is_pending:
                 self._carry_reasoning()
-            self._switch(OpenBlock("text", self._blocks), text_block())
+            self._searches.show_held(is_end=False)
+            block = self._writer.switch(text_block())
         if text:
-            assert self._open is not None
-            self._output_characters += len(text)
-            self._out.append(TextDelta(self._open.index, text))
+            self._writer.text(block.index, text)
 
     def _flush_stops(self) -> None:
         """The run of text is over: what was held for a stop sequence is text, whitespace alone is nothing."""
@@ -333,47 +324,33 @@ class StreamTranslator:
             self._reasoning.add_call(call.client_id, delta.state)
         if call.is_closed or (self._context.is_single_call and call is not self._calls.all[0]):
             return
-        if self._open is None or self._open.call is None:
+        block = self._writer.open
+        if block is None or block.call is None:
             self._flush_text()
-        if self._open is not None and self._open.call is call:
-            self._send_arguments(self._open.index, call)
+        elif block.call is call:
+            self._send_arguments(block.index, call)
         self._open_next_call()
 
     def _open_next_call(self) -> None:
         """Open the first waiting call, unless another one is still being written."""
         waiting = self._waiting_calls()
-        if waiting and self._may_open_call:
+        if waiting and self._writer.may_open_call:
             self._open_call(waiting[0])
 
-    @property
-    def _is_writing_call(self) -> bool:
-        """Whether the open block is a call in the middle of its arguments."""
-        call = self._open.call if self._open is not None else None
-        return call is not None and bool(call.arguments.strip()) and not call.is_complete
-
-    @property
-    def _may_open_call(self) -> bool:
-        """Whether no call is open, or a whole one: one without arguments so far may still get them."""
-        call = self._open.call if self._open is not None else None
-        return call is None or call.is_complete
-
     def _waiting_calls(self) -> List[Call]:
-        current = self._open.call if self._open is not None else None
-        candidates = self._calls.all[:1] if self._context.is_single_call else self._calls.all
-        return [call for call in candidates if call.name and not call.is_closed and call is not current]
+        return self._calls.waiting(is_single=self._context.is_single_call, current=self._writer.call)
 
     def _open_call(self, call: Call) -> None:
-        provider_id = call.provider_id or f"toolu_{self._context.message_id[4:]}_{self._blocks}"
+        provider_id = call.provider_id or f"toolu_{self._context.message_id[4:]}_{self._writer.count}"
         tool_id = client_tool_id(provider_id, self._tool_ids)
         if call.state:
             tool_id = self._carried_by(tool_id, call.state)
         if self._reasoning.is_pending:
             self._carry_reasoning()
-        index = self._blocks
+        index = self._writer.count
         call.client_id = tool_id
-        self._output_characters += len(call.name)
-        block = tool_use_block(tool_id, self._context.tool_names.to_client(call.name))
-        self._switch(OpenBlock("tool_use", index, call), block)
+        self._writer.characters += len(call.name)
+        self._writer.switch(tool_use_block(tool_id, self._context.tool_names.to_client(call.name)), call)
         self._send_arguments(index, call)
 
     def _carried_by(self, tool_id: str, state: Json) -> str:
@@ -388,11 +365,7 @@ class StreamTranslator:
         fragment = call.arguments[call.sent :]
         if fragment and call.is_live:
             call.sent = len(call.arguments)
-            self._send_json(index, fragment)
-
-    def _send_json(self, index: int, text: str) -> None:
-        self._output_characters += len(text)
-        self._out.append(InputJsonDelta(index, text))
+            self._writer.json(index, fragment)
 
     def _flush_calls(self) -> None:
         """Send what still waits: text follows, or the answer ends."""
@@ -400,18 +373,6 @@ class StreamTranslator:
             self._open_call(call)
         if any(not call.name and call.arguments.strip() for call in self._calls.all):
             raise ProviderError("the provider sent a tool call without a name")
-
-    def _complete_arguments(self, index: int, call: Call) -> None:
-        """Make the sent arguments strict JSON, as far as what is already sent allows."""
-        call.end()
-        self._send_arguments(index, call)
-        if not call.sent:
-            self._send_json(index, dump(partial_json.repair(call.arguments)))
-        elif not call.is_complete and not (self._is_cut_by_length and call is self._calls.all[-1]):
-            suffix = partial_json.closing(call.arguments)
-            if suffix is None:
-                raise ProviderError(f"the provider sent arguments for tool {call.name!r} that are not JSON")
-            self._send_json(index, suffix)
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -426,5 +387,6 @@ class StreamTranslator:
             refusal=self._refusal,
             has_tool_use=self._calls.closed > 0,
             usage=self.provider_usage,
-            output_characters=self._output_characters,
+            output_characters=self._writer.characters,
+            web_searches=self._searches.count,
         )

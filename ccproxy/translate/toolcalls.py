@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import List, Optional
 
 from .. import partial_json
-from ..openai import Json, ToolCallDelta
+from ..errors import ProviderError
+from ..openai import Json, ToolCallDelta, dump
 from .text import HalfJoiner
 
 
@@ -51,12 +52,32 @@ class Call:
         """Take the arguments for whole."""
         self.arguments += self._halves.finish()
 
+    def missing(self, *, may_be_cut: bool) -> str:
+        """Return what must follow the sent arguments to make them strict JSON, as far as these still allow.
+
+        Raises:
+            ProviderError: nothing would.
+        """
+        if not self.sent:
+            return dump(partial_json.repair(self.arguments))
+        if self.is_complete or may_be_cut:
+            return ""
+        suffix = partial_json.closing(self.arguments)
+        if suffix is None:
+            raise ProviderError(f"the provider sent arguments for tool {self.name!r} that are not JSON")
+        return suffix
+
 
 class ToolCalls:
     """The calls of one answer in order of first appearance."""
 
     def __init__(self) -> None:
         self.all: List[Call] = []
+
+    def waiting(self, *, is_single: bool, current: Optional[Call]) -> List[Call]:
+        """Return the calls that can be opened: all but the current one, or the first alone."""
+        candidates = self.all[:1] if is_single else self.all
+        return [call for call in candidates if call.name and not call.is_closed and call is not current]
 
     @property
     def closed(self) -> int:

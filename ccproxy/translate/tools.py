@@ -11,6 +11,7 @@ from ..provider.dialects import Dialect
 from .content import Notes
 from .ids import ToolNames
 from .schema import clean_schema, fits_strict
+from .search_request import SERVERS, is_search
 
 Json = Dict[str, Any]
 
@@ -90,14 +91,16 @@ def translate_tools(request: MessagesRequest, dialect: Dialect, notes: Notes) ->
     """
     current = current_tools(request)
     tools = [function for tool in current for function in _function(tool, dialect, notes)]
-    if current and not tools:
+    searches = [tool for tool in current if is_search(tool) and dialect.web_search]
+    if current and not (tools or searches):
         names = ", ".join(tool.type for tool in current)
-        raise InvalidRequest(f"tools: {names}: this provider has no such server tool")
+        help_out = f"; ROUTER_WEB_SEARCH may name a model of {SERVERS}" if any(map(is_search, current)) else ""
+        raise InvalidRequest(f"tools: {names}: this provider has no such server tool{help_out}")
     choice = request.tool_choice
     if (
         choice
         and choice.type == "tool"
-        and choice.name not in {tool.name for tool in current if _function(tool, dialect, Notes())}
+        and choice.name not in {tool.name for tool in current if tool in searches or _function(tool, dialect, Notes())}
     ):
         raise InvalidRequest(f"tool_choice.name: {choice.name!r} is not a tool this provider can be given")
     if dialect.max_tools is not None and len(tools) > dialect.max_tools:
@@ -127,6 +130,8 @@ def _function(tool: Tool, dialect: Dialect, notes: Notes) -> List[Json]:
     typed = next((row for row in TYPED_TOOLS if tool.type.startswith(row.prefix)), None)
     if typed is not None:
         return [_entry(tool.name, tool.description or typed.description, typed.parameters, dialect)]
+    if is_search(tool) and dialect.web_search:
+        return []  # a tool of its own kind, see ``search_request``
     if tool.type.startswith(_SERVER_TOOLS):
         notes.drop(f"server tool {tool.type!r}")
         return []
@@ -149,6 +154,8 @@ def translate_choice(request: MessagesRequest, dialect: Dialect, tools: List[Jso
     choice = request.tool_choice
     if choice is None or not tools:
         return {}, ""
+    if choice.type == "tool" and any(is_search(tool) and tool.name == choice.name for tool in request.tools):
+        return ({} if dialect.web_search == "plugin" else {"tool_choice": {"type": "web_search"}}), ""
     if choice.type == "none" and not dialect.takes_tool_choice_none:
         if not any(isinstance(block, ToolUseBlock) for message in request.messages for block in message.content):
             tools.clear()  # with calls in the history the list has to stay
