@@ -81,16 +81,14 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def body(size: int, *, words: int = 5, pause: int = 0, stream: bool = True, turns: int = 0) -> bytes:
-    """Return a request of about ``size`` bytes like a coding agent's, in both APIs' form; ``turns`` splits it up."""
-    dice = random.Random(size)
-    filler = [" ".join(dice.choices(WORDS, k=400)) for _ in range(size // 2000)]
-    messages: List[Json] = []
-    for number in range(turns or len(filler) // 2):
-        part = filler[number * len(filler) // max(1, turns) :][:2] if turns else filler[number * 2 :][:2]
-        messages += [
-            {"role": "user", "content": part[0] if part else "Go on."},
-            {"role": "assistant", "content": part[1] if len(part) > 1 else "Yes."},
-        ]
+    """Return a request of about ``size`` bytes, as a conversation of so many turns; 0: of 4 KB each."""
+    text = " ".join(random.Random(size).choices(WORDS, k=size // 4))[:size]
+    parts = 2 * (turns or size // 4000)
+    step = max(1, len(text) // max(1, parts))
+    messages: List[Json] = [
+        {"role": ("user", "assistant")[number % 2], "content": text[number * step : (number + 1) * step] or "."}
+        for number in range(parts)
+    ]
     messages.append({"role": "user", "content": f"{words} {pause} words, please"})
     request = {"model": "claude-sonnet-4-5", "max_tokens": 1000, "stream": stream, "messages": messages}
     return json.dumps(request).encode()
@@ -143,7 +141,7 @@ def ask(connection: http.client.HTTPConnection, path: str, data: bytes) -> float
             response.read()  # or the connection could not be used again
             break
     if response.status != 200 or not first:
-        raise SystemExit(f"bench: {response.status} from {path}: {answer[:300]!r}")
+        raise ValueError(f"{response.status} from {path}: {answer[:300]!r}")
     return first
 
 
@@ -152,11 +150,15 @@ def load(
 ) -> List[float]:
     """Let so many clients send so many requests each; return the seconds until the first text of each."""
     seconds: List[float] = []
+    failures: List[Exception] = []
 
     def client() -> None:
         connection = http.client.HTTPConnection(urlsplit(target.url).netloc, timeout=120)
-        for _ in range(count):
-            seconds.append(ask(connection, target.path, data))
+        try:
+            for _ in range(count):
+                seconds.append(ask(connection, target.path, data))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            failures.append(error)
         connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -165,8 +167,8 @@ def load(
     meanwhile()
     for thread in threads:
         thread.join()
-    if len(seconds) != count * clients:
-        raise SystemExit("bench: some requests failed")
+    if failures:
+        raise SystemExit(f"bench: {target.name}: {failures[0]!r}")
     return seconds
 
 
