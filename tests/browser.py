@@ -105,6 +105,7 @@ class Browser:
 
     def violations(self) -> List[str]:
         """What the accessibility checker axe has against the page."""
+        _program("npm")
         axe = package("axe-core", AXE_VERSION) / "node_modules" / "axe-core" / "axe.min.js"
         self.run(axe.read_text(encoding="utf-8"))
         found = self.driver.execute_async_script("axe.run(document).then(arguments[0])")
