@@ -1,8 +1,8 @@
 """Captured exchanges: read from a recording or from ``bodies.log``, and answers as lines that can be compared.
 
 A recording is a JSON object with ``request`` (``url``, ``body``) and ``response`` (``status``, and ``body``, ``sse`` or
-``text``), of the Messages API or of chat completions. ``bodies.log`` has a JSON object in each line: ``id`` of the
-request, ``what`` (method and path, or the status of the answer) and ``body`` as text.
+``text``), of the Messages API, chat completions or responses. ``bodies.log`` has a JSON object in each line: ``id`` of
+the request, ``what`` (method and path, or the status of the answer) and ``body`` as text.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
 from .errors import ApiError, ConfigError
 from .message import Event
-from .openai import Chunk, Json
+from .openai import Chunk, ChunkReader, Json, dump
+from .responses import ResponsesReader
 from .sse import Reader, encode
 from .translate.failure import translate_failure
 from .translate.reply import ReplyContext
 from .translate.stream import StreamTranslator
 
-MESSAGES, CHAT = "messages", "chat completions"
-_PATHS = {MESSAGES: r"/messages$", CHAT: r"/chat/completions$"}
+MESSAGES, CHAT, RESPONSES = "messages", "chat completions", "responses"
+_PATHS = {MESSAGES: r"/messages$", CHAT: r"/chat/completions$", RESPONSES: r"/responses$"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _recording(value: Json, name: str) -> Capture:
     api = next((api for api, pattern in _PATHS.items() if re.search(pattern, path)), None)
     if api is None:
         raise ConfigError(
-            f"{name}: request.url: expected one that ends with /messages or /chat/completions, not {path!r}"
+            f"{name}: request.url: expected one that ends with /messages, /chat/completions or /responses, not {path!r}"
         )
     if not isinstance(request.get("body"), dict):
         raise ConfigError(f"{name}: request.body: expected the object that was sent")
@@ -99,18 +100,19 @@ def _logged_exchange(entries: List[Json], name: str, request_id: Optional[str]) 
 
 
 def as_messages(capture: Capture, reply: ReplyContext) -> str:
-    """Return the answer in the Messages API's form: that of chat completions as it is translated today."""
+    """Return the answer in the Messages API's form: those of the other APIs as they are translated today."""
     if capture.api == MESSAGES:
         return capture.answer
     if capture.status != 200:
         return json.dumps(translate_failure(capture.status, {}, capture.answer.encode(), reply.target).to_dict(""))
     is_stream = not capture.answer.lstrip().startswith("{")
-    chunks = _chunks(capture.answer) if is_stream else [Chunk.from_completion(json.loads(capture.answer))]
-    return translated(chunks, reply, is_done=not is_stream or "[DONE]" in capture.answer)
+    reader = ResponsesReader() if capture.api == RESPONSES else ChunkReader()
+    chunks = _chunks(capture.answer, reader) if is_stream else reader.whole(json.loads(capture.answer))
+    return translated(chunks, reply, is_done=not is_stream or reader.is_done or "[DONE]" in capture.answer)
 
 
 def translated(chunks: Iterable[Chunk], reply: ReplyContext, *, is_done: bool) -> str:
-    """Return the events that chunks of a chat completion become."""
+    """Return the events that the chunks of an answer become."""
     translator = StreamTranslator(reply)
     events: List[Event] = []
     try:
@@ -122,8 +124,8 @@ def translated(chunks: Iterable[Chunk], reply: ReplyContext, *, is_done: bool) -
     return encode(events).decode()
 
 
-def _chunks(text: str) -> List[Chunk]:
-    return [Chunk.from_dict(value) for _, value in _events(text)]
+def _chunks(text: str, reader: Union[ChunkReader, ResponsesReader]) -> List[Chunk]:
+    return [chunk for _, value in _events(text) for chunk in reader.parse(dump(value))]
 
 
 def _events(text: str) -> List[Tuple[str, Json]]:

@@ -15,6 +15,7 @@ from ccproxy.errors import ConfigError
 from ccproxy.stub import Failure, StubProvider, Text, ToolCall
 from ccproxy.translate.reply import ReplyContext
 from processes import configuration, eventually, running, serve_command
+from responses_provider import ResponsesProvider
 from support import Json, ask, user
 
 PROMPT = 'demo: think Hm.\ndemo: text Two\ndemo: tool Read {"path": "a b", "limit": 3}'
@@ -80,12 +81,12 @@ def test_chat_completions_are_translated() -> None:
 
 @pytest.mark.skipif(not recordings.folder().is_dir(), reason=f"no recordings: {recordings.VARIABLE} names their folder")
 def test_every_recording_can_be_read() -> None:
-    """Those of both APIs that have a request, all of them."""
+    """Those of all APIs that have a request, all of them."""
     read = 0
     for path in sorted(recordings.folder().glob("*/*.json")):
         value = json.loads(path.read_text(encoding="utf-8"))
         url = str((value["request"] or {}).get("url", ""))
-        if not value["response"] or not value["request"].get("body") or "/responses" in url or "count_tokens" in url:
+        if not value["response"] or not value["request"].get("body") or "count_tokens" in url:
             continue
         capture = read_capture(json.dumps(value), path.name)
         assert answer_lines(as_messages(capture, ReplyContext("", ""))), path
@@ -99,7 +100,7 @@ def test_every_recording_can_be_read() -> None:
         ("", "neither a recording"),
         ("[]", "neither a recording"),
         ("{", "neither a recording"),
-        (recording("https://x/v1/responses", {}), "request.url"),
+        (recording("https://x/v1/completions", {}), "request.url"),
         (recording("https://x/v1/messages", None), "request.body"),
         ('{"id": "a", "what": "POST /v1/messages", "body": "{}"}', "no POST /v1/messages with its answer"),
         (
@@ -161,6 +162,19 @@ def test_an_exchange_with_a_provider(steps: List[Any], folder: Path, capsys: pyt
     assert capsys.readouterr().out.startswith("the same answer")
     assert cli.main(["replay", "x.json"]) == 2
     assert "--model must name the model" in capsys.readouterr().err
+
+
+def test_an_exchange_over_the_responses_api(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Goes there again, and is translated from there."""
+    with ResponsesProvider(lambda _: [Text("Hi"), ToolCall("Read", {"a": 1})]) as provider:
+        configuration(folder, provider.url)
+        answer = provider.answer_to("v1", {"stream": True})
+        sse = b"".join(answer.pieces).decode()
+        (folder / "x.json").write_text(recording("https://x/v1/responses", {"input": "Hi", "stream": True}, sse=sse))
+        assert cli.main(["replay", "x.json", "--model", "stub"]) == 0, capsys.readouterr().out
+        [received] = provider.received
+    assert (received.path, received.body["input"]) == ("/v1/responses", "Hi")
+    assert capsys.readouterr().out.startswith("the same answer")
 
 
 @pytest.mark.parametrize("arguments", [["absent.json"], ["recording.json", "--model", "nobody"]])

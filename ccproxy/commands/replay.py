@@ -7,11 +7,12 @@ import difflib
 import logging
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional
 
 from ..app import App
-from ..capture import CHAT, MESSAGES, answer_lines, as_messages, read_capture, translated
+from ..capture import MESSAGES, RESPONSES, Capture, answer_lines, as_messages, read_capture, translated
 from ..config.load import state_folder
 from ..config.schema import Config, Model
 from ..errors import ApiError, ConfigError
@@ -19,7 +20,7 @@ from ..in_process import ask
 from ..ledger import Ledger
 from ..openai import Json, dump
 from ..provider.cancel import Cancel
-from ..provider.client import Call, ProviderClient
+from ..provider.client import APIS, Call, ProviderClient
 from ..stub import StubProvider
 from ..translate.reply import ReplyContext
 from .options import add_configuration, load
@@ -49,10 +50,10 @@ def run(options: argparse.Namespace) -> int:
     if capture.api == MESSAGES:
         before, after = capture.answer, _ask(capture.request, model, config)
     elif model is None:
-        raise ConfigError(f"{options.file}: an exchange of {CHAT}: --model must name the model to ask")
+        raise ConfigError(f"{options.file}: an exchange of {capture.api}: --model must name the model to ask")
     else:
         reply = ReplyContext("", "", dialect=model.dialect, provider=model.provider, model_name=model.name)
-        before, after = as_messages(capture, reply), _ask_provider(capture.request, model, reply, config)
+        before, after = as_messages(capture, reply), _ask_provider(capture, model, reply, config)
     print("\n".join(_difference(answer_lines(before), answer_lines(after), Look.of_output())))
     return int(answer_lines(before) != answer_lines(after))
 
@@ -84,13 +85,14 @@ def _ask(request: Json, model: Optional[Model], config: Config) -> str:
     return answered.body.decode("utf-8", "replace")
 
 
-def _ask_provider(request: Json, model: Model, reply: ReplyContext, config: Config) -> str:
-    """Send a request of chat completions as it was, but for the model's name; return its answer translated."""
-    body = dump({**request, "model": model.name}).encode("utf-8", "replace")
+def _ask_provider(capture: Capture, model: Model, reply: ReplyContext, config: Config) -> str:
+    """Send a request to a provider as it was, but for the model's name; return its answer translated."""
+    model = replace(model, api_name="responses" if capture.api == RESPONSES else "chat")
+    body = dump({**capture.request, "model": model.name}).encode("utf-8", "replace")
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
     with StubProvider() as demo, closing(ProviderClient(lambda: demo.url)) as client:
         try:
-            response = client.send(Call(model, "/chat/completions", body, headers), config, Cancel())
+            response = client.send(Call(model, APIS[model.api].path, body, headers), config, Cancel())
         except ApiError as error:
             return dump(error.to_dict(""))
         try:
