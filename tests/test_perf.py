@@ -20,6 +20,7 @@ from ccproxy.perf.runs import NoAnswer, run_pairs, warm_up
 from ccproxy.perf.sample import Sample
 from ccproxy.stub import Delay, Failure, Finish, Script, StubProvider, Text
 from processes import PATIENCE, configuration, environment, eventually
+from responses_provider import ResponsesProvider
 from support import running_proxy
 
 HELLO = [Text("Hello there")]
@@ -81,6 +82,20 @@ def test_both_ways_send_the_same(tmp_path: Path) -> None:
     assert outputs == [(5, 6), (8, 7), (9, 10), (12, 11)]  # after four of the warm-up
     assert found["pairs"][0]["direct"]["cost_usd"] == "2.5"
     assert found["proxied"]["cost_usd"] == "11.4"
+
+
+def test_over_the_responses_api(tmp_path: Path) -> None:
+    """Both ways go there, and both read the provider's counts."""
+    with ResponsesProvider(lambda _: HELLO) as provider:
+        variables = configuration(tmp_path, provider.url)
+        row = {"model_id": "stub", "api_base": provider.url, "api": "responses"}
+        (tmp_path / "models.yaml").write_text(json.dumps([row]))
+        done = perf(tmp_path, "--model_id", "stub", "--json", "--requests", "2", **variables)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert {received.path for received in provider.received} == {"/v1/responses"}
+    assert [pair["direct"]["output_tokens"] for pair in found["pairs"]] == [12, 12]
+    assert found["agreement"] == {"input_equal": 2, "input_compared": 2, "output_equal": 2, "output_compared": 2}
 
 
 def test_failures_are_shown(tmp_path: Path) -> None:
