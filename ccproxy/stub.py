@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Union
@@ -249,15 +251,22 @@ class StubProvider:
             provider = stub
 
         self._server = _Server((host, port), Handler)
-        self.url = f"http://{host}:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="stub-provider", daemon=True
-        )
+        self._address = (host, int(self._server.server_address[1]))
+        self.url = "http://%s:%d/v1" % self._address
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._accept, name="stub-provider", daemon=True)
         self._thread.start()
+
+    def _accept(self) -> None:
+        while not self._is_closing:
+            self._server.handle_request()  # sleeps until somebody connects: idle, it costs nothing
 
     def close(self) -> None:
         """Stop listening; replies that are being played end by themselves."""
-        self._server.shutdown()
+        self._is_closing = True
+        with suppress(OSError):
+            socket.create_connection(self._address, timeout=1).close()  # wakes the thread
+        self._thread.join(1)
         self._server.server_close()
 
     def __enter__(self) -> StubProvider:

@@ -56,7 +56,7 @@ def serving(config: Config, ledger: Optional[Ledger] = None) -> Iterator[Proxy]:
     app = App(config, ledger)
     app.counter.load()
     server = Server(app, "127.0.0.1", 0)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
     try:
         yield Proxy(server.url, app, server)
     finally:
