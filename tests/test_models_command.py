@@ -86,10 +86,23 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     """One line a model; prices per million tokens."""
     assert cli.main(["models"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["model", "key", "input", "output", "$/M", "in", "$/M", "out", "images", "speaks", "routes"]
+    assert head.split() == [
+        "model",
+        "key",
+        "input",
+        "output",
+        "$/M",
+        "in",
+        "$/M",
+        "out",
+        "images",
+        "api",
+        "dialect",
+        "routes",
+    ]
     assert "DEEPSEEK_API_KEY missing" in lines[0]
-    assert lines[0].split()[3:] == ["128k", "8192", "0.27", "?", "no", "deepseek", "default,", "think"]
-    assert lines[1].split()[-2:] == ["Messages", "API"]
+    assert lines[0].split()[3:] == ["128k", "8192", "0.27", "?", "no", "chat", "deepseek", "default,", "think"]
+    assert lines[1].split()[-1] == "messages"
     assert lines[-1] == "Also any <provider>/<model name>; there are keys for: openai"
 
 

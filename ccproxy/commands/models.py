@@ -58,7 +58,7 @@ def describe(model: Model, config: Config) -> Json:
     return {
         "model_id": model.model_id,
         "model_name": model.name,
-        "provider": model.provider.rpartition("@")[2],
+        "provider": model.provider,
         "api_base": re.sub(r"//[^/]*@", "//", model.api_base),  # an address may hold a password
         "key": ("present" if config.keys_of(model) else "missing") if model.needs_key else "not needed",
         "key_name": model.api_key_name or None,
@@ -67,6 +67,7 @@ def describe(model: Model, config: Config) -> Json:
         "input_cost_per_token": _amount(prices.input),
         "output_cost_per_token": _amount(prices.output),
         "dialect": model.dialect.name,
+        "api": "messages" if model.direct else model.api,
         "direct": model.direct,
         "can_stream": model.can_stream,
         "images": model.direct or model.takes_images,
@@ -90,7 +91,8 @@ def _cells(row: Json) -> Dict[str, Any]:
         "$/M in": _per_million(row["input_cost_per_token"]),
         "$/M out": _per_million(row["output_cost_per_token"]),
         "images": "yes" if row["images"] else "no",
-        "speaks": "Messages API" if row["direct"] else row["dialect"],
+        "api": row["api"],
+        "dialect": "" if row["direct"] else row["dialect"],
         "routes": ", ".join(row["routes"]),
     }
 
