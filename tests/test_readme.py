@@ -205,3 +205,13 @@ def test_every_symptom_is_a_text_of_the_code() -> None:
     for symptom in symptoms:
         for piece in filter(None, (part.strip() for part in symptom.split("..."))):
             assert any(piece in text for text in texts), (symptom, piece)
+
+
+def test_the_contents_name_every_section_in_order() -> None:
+    """And each link leads to one."""
+    outside_code = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    headings = re.findall(r"^#{1,4} (.*)$", outside_code, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    contents = README.partition("<!-- contents -->")[2].partition("<!-- end of contents -->")[0]
+    assert re.findall(r"\[([^]]+)\]\(#", contents) == re.findall(r"^## (.*)$", outside_code, re.MULTILINE)
