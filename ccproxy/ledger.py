@@ -1,8 +1,8 @@
 """The ledger: one row per request in SQLite, written by a thread of its own, so that no request waits for a disk.
 
-``add`` puts a row into a queue and returns. The writer commits what is there at once, in one transaction; a crash or
-``kill -9`` loses only rows not yet taken. Nothing that happens to the database fails a request: a locked or full one is
-tried again, and each outage is told once in the log.
+``add`` writes a row down as a line of a journal, puts it into a queue and returns. The writer commits what is there at
+once, in one transaction; after a crash or ``kill -9`` another writer finds the journal. Nothing that happens to the
+database fails a request: a locked or full one is tried again, and each outage is told once in the log.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Deque, List, Optional, Sequence, Tuple, Union
 
+from .journal import Journal
 from .ledgerfile import MIGRATIONS, LedgerFile, Row
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Ledger:
     ) -> None:
         self.path = folder / FILE_NAME
         self._file = LedgerFile(self.path, migrations, keep_days, busy_timeout)
+        self._journal = Journal(self.path)
         self._queue: queue.Queue[_Item] = queue.Queue(QUEUE_SIZE)
         self._pending: Deque[Row] = deque()
         self._is_failing = False
@@ -55,10 +57,12 @@ class Ledger:
 
     def add(self, row: Row) -> None:
         """Record a request; never waits, never fails."""
-        try:
-            self._queue.put_nowait(row)
-        except queue.Full:
-            self._lost += 1
+        with self._journal.lock:
+            try:
+                self._queue.put_nowait(row)
+                self._journal.append(row)
+            except queue.Full:
+                self._lost += 1
         self._start()
 
     def _start(self) -> None:
@@ -94,11 +98,11 @@ class Ledger:
     def _run(self) -> None:
         is_last = False
         while not is_last:
-            waiting, is_last = self._take()
+            waiting, is_last, is_whole = self._take()
             is_due = not self._is_failing or time.monotonic() >= self._retry_at
             try:
                 if is_due or waiting or is_last:
-                    self._save()
+                    self._save(is_whole)
             except Exception as error:  # noqa: BLE001 - a thread's top
                 self._failed(error)
             for done in waiting:
@@ -107,31 +111,40 @@ class Ledger:
             log.warning("%s: %d rows could not be written", self.path, len(self._pending))
         self._file.close()
 
-    def _take(self) -> Tuple[List[threading.Event], bool]:
-        """Move rows from the queue to the pending ones; return who waits for them, and whether they are the last."""
+    def _take(self) -> Tuple[List[threading.Event], bool, bool]:
+        """Move rows from the queue to the pending ones; return who waits for them, whether they are the last, and
+        whether all rows of the journal before its turn are among them."""
         waiting: List[threading.Event] = []
+        taken = 0
         try:
             item = self._queue.get(timeout=RETRY_PAUSE if self._pending else None)
             if isinstance(item, Row):
                 self._hurry.wait(LINGER)
             self._hurry.clear()
+            self._journal.turn_over()
             while item is not None:
                 if isinstance(item, Row):
                     self._pending.append(item)
                 else:
                     waiting.append(item)
-                if len(self._pending) >= BATCH_SIZE:
-                    break
+                taken += 1  # not the pending ones: there may be many while the file cannot be written
+                if taken >= BATCH_SIZE:
+                    return waiting, False, False
                 item = self._queue.get_nowait()
         except queue.Empty:
-            return waiting, False
-        return waiting, item is None
+            return waiting, False, True
+        return waiting, True, True
 
-    def _save(self) -> None:
+    def _save(self, is_whole: bool) -> None:
+        with self._journal.left_behind() as rows:
+            if rows:
+                self._file.write(rows, is_again=True)
         if not self._pending:
             return
         self._file.write(list(self._pending))
         self._pending.clear()
+        if is_whole:
+            self._journal.drop()
         if self._is_failing or self._lost:
             log.warning("%s is written again; %d rows were lost", self.path, self._lost)
         self._is_failing, self._lost = False, 0

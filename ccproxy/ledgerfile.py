@@ -123,8 +123,8 @@ class LedgerFile:
         self._inode = 0
         self._stale: List[sqlite3.Connection] = []
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Write all rows or none.
+    def write(self, rows: Sequence[Row], *, is_again: bool = False) -> None:
+        """Write all rows or none; ``is_again``: they may be there already.
 
         Raises:
             OSError: the folder or the file cannot be used.
@@ -133,13 +133,13 @@ class LedgerFile:
         import sqlite3
 
         try:
-            self._insert(rows)
+            self._insert(rows, is_again)
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:  # subclasses are about locks, space and SQL
                 raise
             self.close()
             self._set_aside(error)
-            self._insert(rows)
+            self._insert(rows, is_again)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -147,10 +147,14 @@ class LedgerFile:
         if database is not None:
             database.close()
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, rows: Sequence[Row], is_again: bool) -> None:
         values = [[plain(value) if isinstance(value, Decimal) else value for value in astuple(row)] for row in rows]
         database = self._open()
         with _transaction(database):
+            if is_again:
+                known = "SELECT 1 FROM requests WHERE time = ? AND request_id = ?"
+                found = [database.execute(known, [row.time, row.request_id]).fetchone() for row in rows]
+                values = [value for value, one in zip(values, found) if one is None]
             database.executemany(_INSERT, values)
 
     def _open(self) -> sqlite3.Connection:

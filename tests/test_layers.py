@@ -71,6 +71,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "config.reload",
         "ledger",
         "ledgerfile",
+        "journal",
         "feed",
         "metrics",  # remembers under a lock
         "usage",

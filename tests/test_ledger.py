@@ -17,6 +17,7 @@ from typing import Callable, Iterator, List
 
 import pytest
 
+from ccproxy import journal
 from ccproxy.ledger import QUEUE_SIZE, Ledger
 from ccproxy.ledgerfile import MIGRATIONS
 from ledger_rows import row, written
@@ -299,3 +300,62 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with closing(sqlite3.connect(str(tmp_path / "usage.db"))) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert 0 < database.execute("SELECT COUNT(*) FROM requests").fetchone()[0] < 5000
+
+
+# --- rows on their way ------------------------------------------------------------------------------------------
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from ccproxy import ledger
+from ledger_rows import row
+ledger.LINGER = 60
+found = ledger.Ledger(Path(sys.argv[1]))
+for number in range(20):
+    found.add(row(time=time.time(), request_id=f"killed{number}"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_added_outlives_its_process(tmp_path: Path, opened: Open) -> None:
+    """Killed before its writer wrote anything: the next writer finds the rows, once, and leaves no file behind."""
+    state = tmp_path / "state"
+    command = [sys.executable, "-c", KILLED, str(state)]
+    assert subprocess.run(command, env=environment(tmp_path, {}), check=False).returncode == -signal.SIGKILL
+    assert len(list(state.glob("*.rows"))) == 1
+    ledger = opened()
+    assert ledger.flush(PATIENCE)
+    assert written(ledger.path) == [f"killed{number}" for number in range(20)]
+    assert list(state.glob("*.rows")) == []
+
+
+def test_what_is_there_already_is_not_written_twice(opened: Open) -> None:
+    """A process may be killed after it wrote its rows and before it removed their file."""
+    first = opened()
+    add(first, "a", "b")
+    leftover = first.path.with_name(f"{first.path.name}-999999-1.rows")
+    lines = [journal._line(row(request_id=name, time=NOW, cost=Decimal("0.1"))) for name in ("b", "c")]
+    leftover.write_text("\n".join([*lines, lines[0][:30]]), encoding="utf-8")  # the last line was cut
+    assert first.flush(PATIENCE)
+    assert sorted(written(first.path)) == ["a", "b", "c"]
+    assert not leftover.exists()
+
+
+def test_rows_of_a_process_that_lives_are_left_to_it(opened: Open) -> None:
+    """Its lock says so."""
+    one, other = opened(), opened()
+    add(one, "a")
+    one._journal.append(row(request_id="b", time=NOW))
+    add(other, "c")
+    assert written(other.path) == ["a", "c"]
+    assert len(list(other.path.parent.glob("*.rows"))) == 1
+
+
+def test_the_journal_leaves_nothing_behind(opened: Open) -> None:
+    """Once its rows are in the ledger."""
+    ledger = opened()
+    for number in range(50):
+        add(ledger, str(number))
+    ledger.close()
+    assert sorted(path.name for path in ledger.path.parent.iterdir()) == ["usage.db"]

@@ -22,7 +22,7 @@ from ..web import EVENT_STREAM, PRIVATE, Early, Request, Response
 from .context import Context, parse_body
 from .exchange import Exchange
 from .passthrough import Relay
-from .record import Record, session_of
+from .record import ENDED, Record, session_of
 from .topics import Asked
 
 log = logging.getLogger(__name__)
@@ -203,9 +203,10 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
             record.see(events)
             if is_open:
                 events = [event for event in events if not isinstance(event, MessageStart)]
+            if record.outcome == ENDED:  # what a client was told is in the statistics, whatever happens to this process
+                _take_totals(exchange, record)
+                record.end()
             yield encode(events)
-        _take_totals(exchange, record)
-        record.end()  # before the last chunk goes out: who has the whole answer finds it in the statistics
         return
     except ApiError as error:
         failure = error

@@ -14,7 +14,7 @@ from ..sse import Reader
 from ..translate.direct import direct_body
 from ..web import Request, Response, Stream
 from .context import Context
-from .record import Record
+from .record import ENDED, Record
 
 # Client headers that change what the provider does. Credentials are forwarded only where models.yaml says so.
 FORWARDED = ("anthropic-version", "anthropic-beta", "content-type", "user-agent")
@@ -73,8 +73,10 @@ class Relay:
         watch = _UsageOfStream(record) if is_stream else _UsageOfMessage(record)
         try:
             for data in self._response.reads():
-                yield data
                 watch.feed(data)
+                if record.outcome == ENDED:  # before the client knows it, as in translated streams
+                    record.end()
+                yield data
         except ProviderError as error:
             record.failed(record.context.running.cancel.error or error, " in mid-stream")
             raise StreamCut(error.message) from error
