@@ -329,6 +329,18 @@ def test_where_nobody_can_search(stream: bool) -> None:
     assert "ROUTER_WEB_SEARCH" in answer.json["error"]["message"]
 
 
+def test_what_would_be_sent() -> None:
+    """A dry run shows the API that can search, whatever the model is asked over otherwise."""
+    request = {"model": "openai/gpt-4.1", "max_tokens": 50, "messages": user(PROMPT), "tools": [SEARCH]}
+    with running_proxy({"OPENAI_API_KEY": "sk-x"}) as proxy:
+        shown = ask(proxy.url, "/v1/messages/test_conversion?dry_run=1", request).json
+        plain = ask(proxy.url, "/v1/messages/test_conversion?dry_run=1", {**request, "tools": [READ]}).json
+    assert shown["url"] == "https://api.openai.com/v1/responses"
+    assert shown["body"]["tools"] == [{"type": "web_search"}]
+    assert faults(shown["body"]) == []
+    assert plain["url"] == "https://api.openai.com/v1/chat/completions"
+
+
 def test_anthropic_is_not_given_it_back() -> None:
     """It would refuse a search it did not run: call, result and citations are left out."""
     with proxy_before(Searched("x", [A[0]]), CITED) as (ask_model, _):
