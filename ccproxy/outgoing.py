@@ -81,7 +81,7 @@ class ClientLine:
             return  # somebody writes: no silence
         try:
             if not self.has_head and not self._has_begun and now >= self._started + early.after:
-                self._send_soon(self.head(200, early.headers) + self.chunk(early.first))
+                self._send_soon(self.head(200, early.headers) + self.chunk(early.first()))
                 self.has_head = True
             elif self.has_head and self._early is not None and now >= self._last + early.every:
                 self._send_soon(self.chunk(early.filler))

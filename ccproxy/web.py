@@ -23,7 +23,8 @@ class Early:
 
     after: float
     headers: Mapping[str, str]
-    first: bytes
+    first: Callable[[], bytes]
+    """Makes the first bytes; the tokens that they tell are not counted before."""
     filler: bytes
     every: float
 

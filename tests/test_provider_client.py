@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ContextManager, Iterator, Optional
+from typing import Any, ContextManager, Iterator, Optional
 
 import pytest
 
+from ccproxy.config.load import load_config
+from ccproxy.config.schema import Model
+from ccproxy.provider.cancel import Cancel
+from ccproxy.provider.client import Call, ProviderClient
 from fixed_provider import EVENTS, JSON, SSE, STREAM, WHOLE, FixedProvider, answer_of, check_failed, proxy_for, text_of
 from grammar import error_of, parse_sse
 from raw_http import RawConnection, request
@@ -132,6 +137,41 @@ def test_an_idle_connection_that_the_provider_closed() -> None:
         for _ in range(3):
             assert text_of(ask(proxy.url, "/v1/messages", user())) == "Hello"
     assert server.connections == 3
+
+
+def test_tokens_are_counted_while_the_provider_works() -> None:
+    """When the request is with the provider, and before its answer is waited for."""
+    has_asked, is_counted, answers = threading.Event(), threading.Event(), []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            has_asked.set()
+            answers.append(is_counted.wait(20))
+            self.send_response(200)
+            self.send_header("content-type", JSON)
+            self.end_headers()
+            self.wfile.write(WHOLE)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Silence."""
+
+    def count() -> int:
+        answers.append(has_asked.wait(20))
+        is_counted.set()
+        return 5
+
+    client = ProviderClient(lambda: "")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        model = Model("m", "http://127.0.0.1:%d/v1" % server.server_address[1], needs_key=False)
+        call = Call(model, "/chat/completions", b"{}", {"content-type": JSON}, count)
+        response = client.send(call, load_config({}).config, Cancel())
+        assert [chunk.pieces[0].text for chunks in response.chunks() for chunk in chunks] == ["Hello"]
+        response.close()
+        client.close()
+        server.shutdown()
+    assert answers == [True, True]
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------

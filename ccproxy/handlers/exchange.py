@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from decimal import Decimal
-from typing import Iterator, List, Optional, Tuple, Union
+from functools import partial
+from typing import Callable, Iterator, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..errors import ApiError, ProviderError
+from ..estimates import Estimates
 from ..message import Event
 from ..openai import Chunk, Json, dump
 from ..pricing import reported_cost
@@ -33,19 +35,19 @@ def translate_for(request: MessagesRequest, model: Model, context: Context) -> T
     return translate_request(request, model, output_limit=limit, stream=request.stream and model.can_stream)
 
 
-def _check_window(model: Model, input_tokens: int) -> None:
+def _check_window(model: Model, estimates: Estimates) -> None:
     """Refuse a prompt that surely does not fit: some servers would cut it in silence, and nobody would compact."""
     window = model.max_input_tokens
-    if window and input_tokens > window * 1.1:
-        raise overflow_error(input_tokens, window)
+    if window and not estimates.surely_fit(model, window) and estimates.of(model) > window * 1.1:
+        raise overflow_error(estimates.of(model), window)
 
 
-def _send(body: Json, model: Model, context: Context, input_tokens: int) -> Union[ProviderResponse, CutShort]:
+def _send(body: Json, model: Model, context: Context, count: Callable[[], int]) -> Union[ProviderResponse, CutShort]:
     """Send a request, mended once when the model refuses a field of it."""
     key = (model.api_base + APIS[model.api].path, model.name)
     body = context.repairs.apply(key, body)
     try:
-        return context.client.send(_call(body, model, input_tokens), context.config, context.running.cancel)
+        return context.client.send(_call(body, model, count), context.config, context.running.cancel)
     except ProviderError as error:
         if error.is_output_limit:
             return CutShort()
@@ -53,15 +55,15 @@ def _send(body: Json, model: Model, context: Context, input_tokens: int) -> Unio
         if repair is None or error.is_overflow or repair(body) == body:
             raise
         log.info("%s refused a field, asking again without it: %s", model.model_id, error.message)
-    response = context.client.send(_call(repair(body), model, input_tokens), context.config, context.running.cancel)
+    response = context.client.send(_call(repair(body), model, count), context.config, context.running.cancel)
     context.repairs.remember(key, repair)
     return response
 
 
-def _call(body: Json, model: Model, input_tokens: int) -> Call:
+def _call(body: Json, model: Model, count: Callable[[], int]) -> Call:
     data = dump(body).encode("utf-8", "replace")
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
-    return Call(model, APIS[model.api].path, data, headers, input_tokens)
+    return Call(model, APIS[model.api].path, data, headers, count)
 
 
 class CutShort:
@@ -98,20 +100,24 @@ class Exchange:
 
     @classmethod
     def open(
-        cls, request: MessagesRequest, model: Model, context: Context, message_id: str, input_tokens: int
+        cls, request: MessagesRequest, model: Model, context: Context, message_id: str, estimates: Estimates
     ) -> Exchange:
         """Ask a model, and return once its first content, or its regular end, is here.
 
         Raises:
             ApiError: the model gave no content; nothing was shown to the client yet.
         """
-        _check_window(model, input_tokens)
+        _check_window(model, estimates)
+        count = partial(estimates.of, model)
         model = with_search(model, request)
         translated = translate_for(request, model, context)
+        if translated.dropped:
+            log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
+        response = _send(translated.request.to_dict(), model, context, count)
         reply = ReplyContext(
             message_id=message_id,
             model=request.model,
-            input_tokens=input_tokens,
+            input_tokens=count(),
             tool_names=translated.tool_names,
             used_tool_ids=used_tool_ids(request),
             stop_sequences=request.stop_sequences,
@@ -125,9 +131,6 @@ class Exchange:
             model_name=model.name,
             hides_thinking=request.thinking.get("display") == "omitted",
         )
-        if translated.dropped:
-            log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
-        response = _send(translated.request.to_dict(), model, context, input_tokens)
         secrets = tuple(context.config.secrets)
         exchange = cls(response, StreamTranslator(reply), context.running.cancel, secrets, model.dialect.name)
         with ExitStack() as on_failure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Dict, Iterator, List, Optional, Union
+from typing import Callable, Dict, Iterator, List, Optional, Union
 
 from ..anthropic import MessagesRequest
 from ..budget import UNTIL, Budget, budgets, limits, tightest
@@ -108,12 +108,14 @@ def answer(
         record.model = model
         if model.direct:
             return Relay.open(request, messages, model, context)
-        return Exchange.open(messages, model, context, message_id, estimates.of(model))
+        return Exchange.open(messages, model, context, message_id, estimates)
 
     early = None
     if not any(model.direct for model in decision.models):  # what is passed through is the provider's from its start
-        start = MessageStart(message_id, messages.model, Usage(estimates.of(decision.models[0])))
-        early = _early(context, messages, decision, start)
+        model = decision.models[0]
+        early = _early(
+            context, messages, decision, lambda: MessageStart(message_id, messages.model, Usage(estimates.of(model)))
+        )
     running.start(config.provider_total_timeout, early)
     try:
         exchange = walk.first_answer(decision.models, ask)
@@ -127,15 +129,15 @@ def answer(
     return _whole(exchange, record, headers)
 
 
-def _early(context: Context, messages: MessagesRequest, decision: Decision, start: MessageStart) -> Early:
+def _early(context: Context, messages: MessagesRequest, decision: Decision, start: Callable[[], MessageStart]) -> Early:
     """Return what a waiting client is given: the start of the stream and pings, or spaces before a JSON document."""
     after, every = context.config.commit_after, context.config.ping_interval
     headers = {"request-id": context.request_id, "x-ccproxy-route": route_header(decision)}
     if messages.stream:
         ping = encode([Ping()])
-        return Early(after, {**EVENT_STREAM, **headers}, encode([start]) + ping, ping, every)
+        return Early(after, {**EVENT_STREAM, **headers}, lambda: encode([start()]) + ping, ping, every)
     headers.update(PRIVATE, **{"content-type": "application/json"})
-    return Early(max(after, WHOLE_COMMIT_AFTER), headers, b" ", b" ", every)
+    return Early(max(after, WHOLE_COMMIT_AFTER), headers, lambda: b" ", b" ", every)
 
 
 def _failed(error: ApiError, record: Record, messages: MessagesRequest) -> Response:

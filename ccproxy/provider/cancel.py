@@ -5,11 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import contextmanager, suppress
-from typing import Iterator, Optional
+from typing import Callable, Iterator, Optional
 
 from ..errors import ApiError
 
 _current = threading.local()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Cancel:
@@ -21,6 +25,8 @@ class Cancel:
         self._cancelled = threading.Event()
         self._socket: Optional[socket.socket] = None
         self._socket_lock = threading.Lock()
+        self.meanwhile: Callable[[], object] = _nothing
+        """What the request has to do while its provider works; called when a call is on its way."""
 
     def cancel(self, error: ApiError) -> None:
         """Cancel, once; from any thread."""
@@ -54,13 +60,13 @@ class Cancel:
                 shut(sock)
 
     @contextmanager
-    def is_current(self) -> Iterator[None]:
-        """Make connections that this thread uses attach themselves."""
-        _current.cancel = self
+    def is_current(self, meanwhile: Callable[[], object] = _nothing) -> Iterator[None]:
+        """Make connections that this thread uses attach themselves, and do something before they wait."""
+        _current.cancel, self.meanwhile = self, meanwhile
         try:
             yield
         finally:
-            _current.cancel = None
+            _current.cancel, self.meanwhile = None, _nothing
 
 
 def current() -> Optional[Cancel]:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, Union
 from urllib.parse import urlsplit
@@ -70,7 +70,8 @@ class Call:
     path: str
     body: bytes
     headers: Mapping[str, str]
-    input_tokens: int = 0
+    count: Callable[[], int] = lambda: 0
+    """Counts the prompt's tokens; called while the provider works."""
     method: str = "POST"
 
 
@@ -130,9 +131,9 @@ class ProviderClient:
         """Send one call with one key, or with none when it is empty; otherwise like ``send``."""
         model = call.model
         base = self._demo_base() if model.api_base == DEMO_BASE else model.api_base
-        target = Target(model.provider, model.name, config.window(model), call.input_tokens, tuple(config.secrets))
+        target = Target(model.provider, model.name, config.window(model), secrets=tuple(config.secrets))
         cancel.check()
-        with cancel.is_current(), _failures(target):
+        with cancel.is_current(call.count), _failures(target):
             headers = {**_key_header(model, key), **call.headers, **model.extra_headers}
             response = self._adapter.send(
                 _prepared(call.method, base + call.path, headers, call.body),
@@ -144,7 +145,7 @@ class ProviderClient:
                 return ProviderResponse(response, target, APIS[model.api].reader())
             body = _error_body(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
-        error = translate_failure(response.status_code, headers, body, target)
+        error = translate_failure(response.status_code, headers, body, replace(target, input_tokens=call.count()))
         error.provider_status, error.detail = response.status_code, body.decode("utf-8", "replace")
         if model.direct and response.status_code >= 400:
             error.status, error.verbatim = response.status_code, body

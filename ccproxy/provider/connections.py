@@ -97,9 +97,11 @@ class _Attached:
         super().send(head + data if head else data)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        """Wait for the answer; a head without a body goes out now."""
+        """Wait for the answer, with what there is to do meanwhile done; a head without a body goes out now."""
         if self._head is not None:
             self.send(b"")
+        if self.cancel is not None:
+            self.cancel.meanwhile()
         return super().getresponse()  # type: ignore[misc]
 
 
