@@ -154,7 +154,7 @@ def test_what_fails_is_told(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_the_configurations_problems_are_told(browser: Browser, tmp_path: Path) -> None:
-    """Above all else."""
+    """Above all else, as long as they last."""
     with running_proxy(ledger=Ledger(tmp_path)) as proxy:
         proxy.app.config = make_config(
             {}, [{"model_id": "m", "api_base": "http://127.0.0.1:1", "api_key_name": "M_KEY"}]
@@ -162,6 +162,12 @@ def test_the_configurations_problems_are_told(browser: Browser, tmp_path: Path) 
         object.__setattr__(proxy.app.config, "warnings", ("m: no key: M_KEY is not set",))
         browser.open(proxy.url)
         browser.until("#notices", "To look after", "m: no key: M_KEY is not set")
+        proxy.app.config, proxy.app.config_problem = make_config(), "models.yaml:3: api_base: missing"
+        browser.until("#notices", "the last good one is in force", "models.yaml:3: api_base: missing")
+        browser.until("#health", "Works with the last good configuration")
+        proxy.app.config_problem = ""
+        browser.until("#health", "Healthy")
+        assert browser.text("#notices") == ""
 
 
 def test_the_numbers_are_those_of_the_statistics(browser: Browser, tmp_path: Path) -> None:
