@@ -38,6 +38,7 @@ COMMANDS = {
         Command("replay", "send a captured request again, and show where the answer differs"),
         Command("start", "serve in the background; takes the options of serve as well", passes_on=True),
         Command("stop", "stop the server in the background"),
+        Command("systemd", "print a hardened systemd unit"),
         Command("completion", "print the lines with which a shell completes commands, options and models"),
     )
 }

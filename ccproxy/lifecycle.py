@@ -24,7 +24,8 @@ from .config.reload import ConfigStore
 from .config.schema import Config
 from .counter import Counter
 from .errors import ConfigError
-from .listener import listen, url_of
+from .listener import inherited, listen, url_of
+from .notify import Notifier
 from .serving import TICK, Here, work
 from .workers import CrashLoop, Workers, spawn
 
@@ -80,9 +81,11 @@ class Life:
         self._store = store
         self._arguments = arguments
         self._parent = parent
-        check_address(store.config)
+        self._notifier = Notifier(os.environ)
+        self._given = inherited(os.environ)
+        self._check_address(store.config)
+        self._listener = self._given or _listen(store.config)
         self._configure_log()
-        self._listener = _listen(store.config)
         self._serving = self._new_serving()
         self._retired: List[Serving] = []
         self._stopping = threading.Event()
@@ -97,6 +100,7 @@ class Life:
         for warning in self._store.loaded.warnings:
             logger.warning("%s", warning)
         self._serving.start()
+        self._notifier.tell("READY=1", f"STATUS=listening on {url_of(self._listener)}")
         code = 0
         try:
             while not self._stopping.wait(TICK):  # a signal that another thread receives ends no longer wait
@@ -115,6 +119,16 @@ class Life:
             serving.stop()
         if self._parent not in (None, os.getppid()):  # its children get another parent when it ends
             self._stopping.set()
+        if self._serving.is_alive:
+            self._notifier.ping(time.monotonic())
+        is_asked = self._store.is_asked
+        if is_asked:
+            self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._follow_files()
+        if is_asked:
+            self._notifier.tell("READY=1", f"STATUS={self._store.problem or 'the configuration was read again'}")
+
+    def _follow_files(self) -> None:
         problem = self._store.problem
         loaded = self._store.poll(time.monotonic())
         if loaded is not None:
@@ -127,9 +141,9 @@ class Life:
     def _take(self, loaded: Loaded) -> None:
         """Take a configuration as a whole, or not at all."""
         old, new = self._store.config, loaded.config
-        is_moved = (old.host, old.port) != (new.host, new.port)
+        is_moved = (old.host, old.port) != (new.host, new.port) and self._given is None
         try:
-            check_address(new)
+            self._check_address(new)
             listener = _listen(new) if is_moved else self._listener
         except ConfigError as error:
             self._store.refuse(str(error))
@@ -171,6 +185,9 @@ class Life:
             lambda channel: spawn(self._arguments, listener, channel),
         )
 
+    def _check_address(self, config: Config) -> None:
+        check_address(config, self._given.getsockname()[0] if self._given else config.host)
+
     def _configure_log(self) -> None:
         log.configure(self._store.config, lambda: self._store.secrets, os.environ)
 
@@ -195,25 +212,28 @@ class Life:
             self._store.ask()
 
     def _stop(self) -> None:
+        self._notifier.tell("STOPPING=1")
         logger.info("stopping: running requests have %g s to end", self._store.config.drain_timeout)
         self._listener.close()
         threads = [threading.Thread(target=serving.stop) for serving in [self._serving, *self._retired]]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(TICK)
+                self._notifier.ping(time.monotonic())  # TimeoutStopSec ends an end that takes too long
 
 
-def check_address(config: Config) -> None:
+def check_address(config: Config, host: str) -> None:
     """Refuse to show the owner's keys to a network without a token."""
-    if config.ccproxy_auth_token or config.host == "localhost":
+    if config.ccproxy_auth_token or host == "localhost":
         return
     try:
-        is_loopback = ipaddress.ip_address(config.host).is_loopback
+        is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        raise ConfigError(f"HOST {config.host} is not a loopback address: set CCPROXY_AUTH_TOKEN to listen there")
+        raise ConfigError(f"HOST {host} is not a loopback address: set CCPROXY_AUTH_TOKEN to listen there")
 
 
 def _listen(config: Config) -> socket.socket:

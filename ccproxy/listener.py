@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from typing import MutableMapping, Optional
 
+from .errors import ConfigError
+
+_FIRST_INHERITED = 3
 _BACKLOG = 1024  # a burst of clients must not be refused while threads start
 
 
@@ -30,3 +35,33 @@ def url_of(listener: socket.socket) -> str:
     """Return the address clients use."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def inherited(environment: MutableMapping[str, str]) -> Optional[socket.socket]:
+    """Return the socket that systemd listens on for us (socket activation, sd_listen_fds(3)), or None.
+
+    Its variables are taken out of the environment: they are not for the processes that we start.
+
+    Raises:
+        ConfigError: it is not one TCP socket that listens.
+    """
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()):
+        return None
+    if count != "1":
+        raise ConfigError(f"socket activation: expected one socket, not {count or 'none'}")
+    listener = socket.socket(fileno=_FIRST_INHERITED)
+    try:
+        is_fitting = (
+            listener.family in (socket.AF_INET, socket.AF_INET6)
+            and listener.type == socket.SOCK_STREAM
+            and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        )
+    except OSError:  # no socket at all
+        is_fitting = False
+    if not is_fitting:
+        raise ConfigError("socket activation: expected a TCP socket that listens (ListenStream=127.0.0.1:8082)")
+    listener.set_inheritable(False)
+    listener.setblocking(False)
+    return listener

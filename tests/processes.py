@@ -25,7 +25,12 @@ class Process:
     """A server process that listens; ``lines`` is what it wrote to stderr so far."""
 
     def __init__(
-        self, command: Sequence[str], folder: Path, variables: Mapping[str, str], stderr: int = subprocess.PIPE
+        self,
+        command: Sequence[str],
+        folder: Path,
+        variables: Mapping[str, str],
+        stderr: int = subprocess.PIPE,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.lines: List[str] = []
         self._addresses: queue.Queue[Optional[str]] = queue.Queue()
@@ -36,6 +41,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            pass_fds=pass_fds,
             encoding="utf-8",
             errors="replace",
         )
@@ -87,10 +93,14 @@ def environment(folder: Path, variables: Mapping[str, str]) -> Dict[str, str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], folder: Path, variables: Mapping[str, str], stderr: int = subprocess.PIPE
+    command: Sequence[str],
+    folder: Path,
+    variables: Mapping[str, str],
+    stderr: int = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Process]:
     """Run a command in ``folder`` to the end of the block."""
-    process = Process(command, folder, variables, stderr)
+    process = Process(command, folder, variables, stderr, pass_fds)
     try:
         yield process
     finally:

@@ -84,6 +84,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "stub",
         "background",
         "code_watch",
+        "notify",
     ),
     "wiring": ("app", "handlers.*"),
     "entries": (

@@ -50,6 +50,11 @@ class ConfigStore:
         """The configuration in force."""
         return self.loaded.config
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the next poll reads the files in any case."""
+        return self._is_asked
+
     def ask(self) -> None:
         """Read the files with the next poll, changed or not."""
         self._is_asked = True
