@@ -11,6 +11,7 @@ import pytest
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.budget import Budget, Spent, budgets, limits, tightest
 from ccproxy.commands.stats import render
+from ccproxy.commands.terminal import Look
 from ccproxy.config.load import load_config
 from ccproxy.errors import ConfigError
 from ccproxy.ledger import Ledger
@@ -226,9 +227,10 @@ def test_the_statistics_show_it(tmp_path: Path) -> None:
     """The endpoint's numbers as a line for a terminal, with what is not known."""
     found = report(tmp_path / "usage.db", "all", 0.0, {"today": Decimal(2)})
     assert found["budgets"][0]["share"] == 0
-    assert render(found).splitlines()[-1] == "DAILY_BUDGET_USD: $0 of $2 are spent (0%)."
+    assert render(found, Look()).splitlines()[-1] == "DAILY_BUDGET_USD: $0 of $2 are spent (0%)."
     found["budgets"][0].update(spent_usd="1.7", share=0.85, unknown_cost_requests=2)
-    assert render(found).splitlines()[-1] == "DAILY_BUDGET_USD: $1.7 of $2 are spent (85%), besides 2 of unknown cost."
+    last = render(found, Look()).splitlines()[-1]
+    assert last == "DAILY_BUDGET_USD: $1.7 of $2 are spent (85%), besides 2 of unknown cost."
 
 
 def statuses(proxy: Proxy, session: Optional[str] = None) -> List[int]:

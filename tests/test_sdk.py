@@ -256,9 +256,9 @@ def test_a_stop_sequence(played: Played) -> None:
 
 
 def test_counting(played: Played) -> None:
-    """count_tokens gives the count that a stream starts with."""
+    """count_tokens gives the count that a stream starts with, both corrected by what earlier answers said."""
     facts = played["counting"]
-    assert facts["counted"] == facts["started with"] > 150
+    assert facts["counted"] == facts["started with"] > 50
 
 
 def test_addresses(played: Played) -> None:
