@@ -48,6 +48,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "budget",
         "prices",
         "config.schema",
+        "config.credentials",
         "config.envfile",
         "config.modelsfile",
         "config.providers",

@@ -10,6 +10,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..provider.dialects import DIALECTS
+from .credentials import shown
 from .schema import APIS, EFFORTS, Model, money, one_of, positive_number, real_number, references, text, truth
 
 _MILLION = Decimal(1_000_000)
@@ -151,7 +152,7 @@ def _model(pairs: _Pairs, place: str, filename: str) -> Model:
         try:
             values[field_name] = read(raw)
         except ValueError as error:
-            raise ConfigError(f"{filename}:{line}: {name}: expected {error}, not {raw!r}") from None
+            raise ConfigError(f"{filename}:{line}: {name}: expected {error}, not {shown(name, raw)}") from None
     for required in ("model_id", "api_base"):
         if required not in values:
             raise ConfigError(f"{place}: {required}: missing")

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from ..errors import ConfigError
 from ..provider.dialects import DIALECTS, RESPONSES, Dialect, needs_responses, recognise
+from .credentials import secret_headers
 from .providers import PROVIDERS
 
 MAX_WORKERS = 256
@@ -336,12 +337,11 @@ class Config:
 
     @cached_property
     def secrets(self) -> FrozenSet[str]:
-        """Everything that must never be shown: the token and all keys in use."""
-        names = {model.api_key_name for model in self.models.values()} | {
-            row.api_key_name for row in PROVIDERS.values()
-        }
-        keys = {key.strip() for name in names for key in self.variables.get(name, "").split(",")}
-        return frozenset((keys | {self.ccproxy_auth_token}) - {""})
+        """Everything that must never be shown: the token, all keys in use, and what models.yaml holds of the kind."""
+        names = {row.api_key_name for row in PROVIDERS.values()} | {row.api_key_name for row in self.models.values()}
+        found = {key.strip() for name in names for key in self.variables.get(name, "").split(",")}
+        found.update(secret for row in self.models.values() for secret in secret_headers(row.extra_headers))
+        return frozenset((found | {self.ccproxy_auth_token}) - {""})
 
 
 def build_config(

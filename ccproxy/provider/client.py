@@ -20,6 +20,7 @@ import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from ..access import is_local_name
+from ..config.credentials import secret_headers
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
@@ -131,7 +132,8 @@ class ProviderClient:
         """Send one call with one key, or with none when it is empty; otherwise like ``send``."""
         model = call.model
         base = self._demo_base() if model.api_base == DEMO_BASE else model.api_base
-        target = Target(model.provider, model.name, config.window(model), secrets=tuple(config.secrets))
+        secrets = (*config.secrets, *secret_headers(call.headers))  # the client's own credential, if it is passed on
+        target = Target(model.provider, model.name, config.window(model), secrets=secrets)
         cancel.check()
         with cancel.is_current(call.count), _failures(target):
             headers = {**_key_header(model, key), **call.headers, **model.extra_headers}
@@ -148,8 +150,12 @@ class ProviderClient:
         error = translate_failure(response.status_code, headers, body, replace(target, input_tokens=call.count()))
         error.provider_status, error.detail = response.status_code, body.decode("utf-8", "replace")
         if model.direct and response.status_code >= 400:
-            error.status, error.verbatim = response.status_code, body
-            error.headers = {name: headers[name] for name in headers if name in DIRECT_HEADERS}
+            unmasked = body.decode("utf-8", "surrogateescape")
+            error.status, error.verbatim = (
+                response.status_code,
+                mask(unmasked, secrets).encode("utf-8", "surrogateescape"),
+            )
+            error.headers = {name: mask(headers[name], secrets) for name in headers if name in DIRECT_HEADERS}
         raise error
 
     def _environment(self, base: str) -> Dict[str, Any]:

@@ -1,0 +1,23 @@
+"""What of models.yaml is secret, though it is no key: some headers, and passwords in addresses."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterator, Mapping
+
+_SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|pass|credential|sign", re.IGNORECASE)
+
+
+def secret_headers(headers: Mapping[str, str]) -> Iterator[str]:
+    """Yield header values that are, or look like, secrets: by their name, or long and without a space."""
+    for name, value in headers.items():
+        secret = value.split()[-1] if value.split() else ""  # without its scheme, such as Bearer
+        if _SECRET_NAME.search(name) or (len(value) >= 20 and secret == value and "://" not in value):
+            yield secret
+
+
+def shown(name: str, value: Any) -> str:
+    """Return a value of models.yaml for a message about it, without what may be secret in it."""
+    if name == "extra_headers":
+        return f"a {type(value).__name__}"
+    return re.sub(r":[^:/@]*@", ":***@", repr(value))
