@@ -169,6 +169,7 @@ class App:
             feed=self._feed,
             ledger=self._ledger,
             config_problem=self.config_problem,
+            latest=lambda: (self.config, self.config_problem),
         )
 
     def _dispatch(self, context: Context, request: Request) -> Response:

@@ -19,7 +19,7 @@ from ccproxy.wsgi import wsgi_app
 from ledger_rows import row
 from processes import configuration, eventually, running, serve_command
 from raw_http import RawConnection, request
-from support import ask, running_proxy, user
+from support import ask, make_config, running_proxy, user
 from watching import Json, Watching
 
 
@@ -151,6 +151,19 @@ def test_the_state(tmp_path: Path) -> None:
                 assert ask(proxy.url, "/v1/messages", user()).status == 200
             resting = watcher.until("state")["models"][0]
             assert resting["rests_until"] > 1_600_000_000
+
+
+def test_a_new_configuration_is_told_to_who_watches() -> None:
+    """And what is wrong with its files; with another token the stream ends: who watches has to show it."""
+    with running_proxy() as proxy, Watching(proxy.url) as watcher:
+        assert watcher.until("state")["default"]["models"] == ["demo/echo"]
+        proxy.app.config_problem = "models.yaml:3: api_base: missing"
+        assert watcher.until("state")["problem"] == "models.yaml:3: api_base: missing"
+        proxy.app.config, proxy.app.config_problem = make_config({"ROUTER_DEFAULT": "demo/other"}), ""
+        state = watcher.until("state", lambda found: not found["problem"])
+        assert state["default"]["models"] == ["demo/other"]
+        proxy.app.config = make_config({"CCPROXY_AUTH_TOKEN": "secret-token"})
+        assert watcher.next() is None
 
 
 def test_records_that_cannot_be_read_are_told(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class Context:
     last_routes: LastRoutes
     spending: Spending
     feed: Feed
+    latest: Callable[[], Tuple[Config, str]]
+    """Returns the configuration of now, and what is wrong with its files: for an answer that outlasts a reload."""
     ledger: Optional[Ledger] = None
     """Where requests are recorded; None: nowhere."""
     config_problem: str = ""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -126,7 +127,12 @@ def _events(context: Context, after: int, is_live: bool) -> Iterator[bytes]:
     silent_since = time.monotonic()
     if not is_live:
         yield COME_BACK
+    token = context.config.ccproxy_auth_token
     while context.running.cancel.error is None:
+        config, config_problem = context.latest()
+        if config.ccproxy_auth_token != token:
+            return  # who watches has to show the new one
+        context = replace(context, config=config, config_problem=config_problem)
         rows, problem = _rows(context, after)
         after = rows[-1]["id"] if rows else after
         now = {
