@@ -11,7 +11,6 @@ import json
 import os
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Iterator, List, Optional, Tuple
@@ -97,7 +96,7 @@ def _take_over(path: Path) -> Iterator[int]:
 
 
 def _line(row: Row) -> str:
-    fields = asdict(row)
+    fields = {**vars(row)}  # asdict copies each value, which takes ten times as long
     fields.update({name: plain(fields[name]) for name in _MONEY if fields[name] is not None})
     return json.dumps(fields)
 

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple
@@ -148,7 +148,9 @@ class LedgerFile:
             database.close()
 
     def _insert(self, rows: Sequence[Row], is_again: bool) -> None:
-        values = [[plain(value) if isinstance(value, Decimal) else value for value in astuple(row)] for row in rows]
+        values = [
+            [plain(value) if isinstance(value, Decimal) else value for value in vars(row).values()] for row in rows
+        ]
         database = self._open()
         with _transaction(database):
             if is_again:
