@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import ElementClickInterceptedException, TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -84,10 +84,15 @@ class Browser:
         return seen
 
     def click(self, selector: str) -> None:
-        """Click an element."""
-        found = self.driver.find_element(By.CSS_SELECTOR, selector)
-        self.run("arguments[0].scrollIntoView({ behavior: 'instant', block: 'center' })", found)
-        found.click()
+        """Click an element; again, when the page grew above it and it moved away meanwhile."""
+
+        def clicks(driver: Any) -> bool:
+            found = driver.find_element(By.CSS_SELECTOR, selector)
+            self.run("arguments[0].scrollIntoView({ behavior: 'instant', block: 'center' })", found)
+            found.click()
+            return True
+
+        WebDriverWait(self.driver, PATIENCE, 0.05, [ElementClickInterceptedException]).until(clicks)
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other, wherever the focus is."""
