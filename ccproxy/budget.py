@@ -12,7 +12,7 @@ from .pricing import plain
 NEARLY = Decimal("0.8")
 SESSION, TODAY = "session", "today"
 SETTING_OF = {SESSION: "SESSION_BUDGET_USD", TODAY: "DAILY_BUDGET_USD"}
-UNTIL = {
+_UNTIL = {
     SESSION: "another session begins anew, or a higher SESSION_BUDGET_USD lets this one go on",
     TODAY: "tomorrow begins anew, or a higher DAILY_BUDGET_USD lets today go on",
 }
@@ -59,6 +59,11 @@ class Budget:
         unsure = f", besides {self.spent.unknown} requests of unknown cost" if self.spent.unknown else ""
         spent, limit = plain(self.spent.amount), plain(self.limit)
         return f"${spent} of {self.setting} ${limit} are spent ({int(self.share * 100)} %){unsure}"
+
+    @property
+    def refusal(self) -> str:
+        """What is said to a client when it is spent."""
+        return f"{self.words}; {_UNTIL[self.period]}"
 
     def to_dict(self) -> Dict[str, Any]:
         """Return it for the statistics."""

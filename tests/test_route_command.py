@@ -6,12 +6,16 @@ import io
 import json
 import subprocess
 import sys
+import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
 
 from ccproxy import cli
+from ccproxy.ledger import Ledger
+from ledger_rows import row
 from processes import environment
 from support import user
 
@@ -68,6 +72,26 @@ def test_it_knows_the_header(folder: Path, capsys: Any) -> None:
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["rule"]) == ("spare", "header")
     assert [model["model_name"] for model in found["models"]] == ["spare-name", "main"]
+
+
+@pytest.mark.parametrize(("cost", "expected"), [("0.7", "default"), ("0.85", "budget"), ("1", None)])
+def test_it_knows_what_is_spent(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, cost: str, expected: Any
+) -> None:
+    """From the ledger: the cheaper model, and in the end the error that a client would get."""
+    ledger = Ledger(folder / "state")
+    ledger.add(row(time=time.time(), cost=Decimal(cost)))
+    assert ledger.flush(10)
+    ledger.close()
+    for name, value in (("STATE_DIR", "state"), ("DAILY_BUDGET_USD", "1"), ("ROUTER_BACKGROUND", "spare")):
+        monkeypatch.setenv(name, value)
+    code = cli.main(["route", "--json", body_in(folder, user())])
+    found = capsys.readouterr()
+    if expected is None:
+        assert (code, found.out) == (2, "")
+        assert found.err.startswith("ccproxy: $1 of DAILY_BUDGET_USD $1 are spent (100 %); tomorrow")
+    else:
+        assert (code, json.loads(found.out)["rule"]) == (0, expected)
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"]])

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ..anthropic import MessagesRequest
+from ..budget import Budget, budgets, limits, tightest
 from ..config.load import state_folder
 from ..config.schema import Config
 from ..counter import Counter
-from ..errors import ConfigError
+from ..errors import BudgetSpent, ConfigError
 from ..estimates import Estimator
 from ..handlers.context import parse_body
+from ..handlers.record import session_of
 from ..ledger import FILE_NAME
 from ..routing import decide
+from ..spending import Spending
 from ..web import Request
 from .options import add_configuration, load
 
@@ -55,7 +58,10 @@ def route(body: bytes, config: Config, named: str = "", ledger: Optional[Path] =
     counter = Counter()
     counter.load()
     estimates = Estimator(counter, ledger).of(request, len(body))
-    decision = decide(request, config, estimates.of, estimates.surely_fit, named=named)
+    budget = _budget(request, config, ledger)
+    if budget is not None and budget.is_spent:
+        raise BudgetSpent(budget.refusal)
+    decision = decide(request, config, estimates.of, estimates.surely_fit, named=named, budget=budget)
     return {
         "model": decision.models[0].model_id,
         "rule": decision.rule,
@@ -67,6 +73,12 @@ def route(body: bytes, config: Config, named: str = "", ledger: Optional[Path] =
             for model in decision.models
         ],
     }
+
+
+def _budget(request: MessagesRequest, config: Config, ledger: Optional[Path]) -> Optional[Budget]:
+    amounts = limits(config)
+    session = session_of(Request("POST", "/v1/messages"), request)
+    return tightest(budgets(amounts, Spending(ledger).of(session))) if amounts else None
 
 
 def _read(name: str) -> bytes:

@@ -6,7 +6,7 @@ import logging
 from typing import Callable, Dict, Iterator, List, Optional, Union
 
 from ..anthropic import MessagesRequest
-from ..budget import UNTIL, Budget, budgets, limits, tightest
+from ..budget import Budget, budgets, limits, tightest
 from ..config.schema import Model
 from ..errors import ApiError, BudgetSpent, ClientGone, InvalidRequest, ProviderError, StreamCut
 from ..estimates import Estimates
@@ -96,7 +96,7 @@ def answer(
     budget = budget_of(context, session)
     if budget is not None and budget.is_spent:
         refused = Record(context, Decision((), BUDGET, budget.words), context.now(), messages.model, session, asked)
-        return _failed(BudgetSpent(f"{budget.words}; {UNTIL[budget.period]}"), refused, messages)
+        return _failed(BudgetSpent(budget.refusal), refused, messages)
     record = Record(context, decision, context.now(), messages.model, session, asked)
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
