@@ -48,7 +48,9 @@ class Counter:
             if name is None:
                 log.info("no offline vocabulary (extra 'offline'): tokens are estimated by characters")
                 return
-            encode = tiktoken.get_encoding(name).encode_ordinary
+            encoding = tiktoken.get_encoding(name)
+            encoding._mergeable_ranks = {}  # its copy in Python: 15 MB that serve to pickle it, and nothing else
+            encode = encoding.encode_ordinary
         except (ImportError, OSError, ValueError) as error:
             log.warning("tiktoken cannot be used, tokens are estimated by characters: %s", error)
             return
