@@ -213,6 +213,16 @@ def test_old_secrets_stay_secret(folder: Folder) -> None:
     assert {"old-key", "new-key"} <= folder.store.secrets
 
 
+def test_a_problem_shows_no_secret(folder: Folder) -> None:
+    """It is shown by /health and the dashboard: headers, which may hold keys, are not quoted."""
+    folder.models.write_text(
+        "- model_id: a\n  api_base: http://127.0.0.1:9/v1\n  extra_headers: 'authorization: Bearer sk-canary'\n"
+    )
+    folder.settle()
+    assert "models.yaml:3: extra_headers" in folder.store.problem
+    assert "canary" not in folder.store.problem
+
+
 def test_the_first_configuration_must_be_valid(tmp_path: Path) -> None:
     """There is nothing to go on with."""
     (tmp_path / ".env").write_text("PORT=x\n")

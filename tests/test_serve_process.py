@@ -109,6 +109,30 @@ def test_the_deadline_ends_it(tmp_path: Path, provider: ReplayProvider, variable
         check_no_traceback(process)
 
 
+# The process gets a session, and a terminal that controls it, as a shell's do.
+WITH_TERMINAL = """
+import os, sys
+os.setsid()
+os.open(sys.argv[1], os.O_RDWR)
+os.execv(sys.executable, [sys.executable, "-m", "ccproxy", "serve", "--port", "0"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a terminal becomes the controlling one in another way")
+def test_a_terminal_that_closes_ends_it(tmp_path: Path, variables: Dict[str, str]) -> None:
+    """SIGHUP reads the configuration again, but not when it means that nobody is there any more."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", WITH_TERMINAL, os.ttyname(theirs)]
+    with running(command, tmp_path, variables) as process:
+        process.address()
+        os.close(theirs)
+        process.popen.send_signal(signal.SIGHUP)
+        eventually(lambda: any("was read again" in line for line in process.lines), "it is read")
+        os.close(ours)
+        assert process.wait() == 0
+        check_no_traceback(process)
+
+
 def test_an_idle_server_ends_at_once(tmp_path: Path, variables: Dict[str, str]) -> None:
     """Nothing runs, nothing is waited for; a signal right after the start is not lost."""
     with running(serve_command("--port", "0"), tmp_path, variables) as process:
