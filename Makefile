@@ -8,6 +8,7 @@ VENV := .venv
 ARGS :=
 PYTEST_ARGS :=
 FILE :=
+SOAK := 600
 MODEL :=
 
 SUITES := test-basic test-tools test-custom test-gemini test-calculator test-comparison test-performance
@@ -22,7 +23,7 @@ key := $(shell "$(PYTHON)" -c 'import hashlib, os, sys; print(hashlib.sha256("\n
 installed := $(VENV)/.installed-$(key)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop restart dev test test-unittest $(SUITES) test-engines test-cov test-cov-html perf bench lint format types token-report zipapp clean
+.PHONY: help setup run stop restart dev test test-unittest $(SUITES) test-engines test-cov test-cov-html perf bench lint format types token-report soak zipapp clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -99,6 +100,9 @@ zipapp: $(installed)  ## build dist/ccproxy.pyz: one file that needs python3 and
 	@printf 'import sys\n\nfrom ccproxy.cli import main\n\nsys.exit(main())\n' > build/zipapp/__main__.py
 	@$(py) -m zipapp build/zipapp --compress --python '/usr/bin/env python3' --output dist/ccproxy.pyz
 	@echo 'Built dist/ccproxy.pyz.'
+
+soak: setup  ## run mixed traffic, faults, reloads and worker kills (SOAK=seconds; ten minutes unless told)
+	@PYTHONPATH=. $(py) tests/soak.py $(SOAK)
 
 clean:  ## remove all that make created, but not .env and models.yaml
 	-@$(MAKE) --no-print-directory stop
