@@ -15,7 +15,7 @@ from .config.load import load_config, state_folder
 from .errors import ApiError, RequestTooLarge
 from .http1 import content_length, phrase
 from .ledger import Ledger
-from .web import Request, Response, Stream
+from .web import Early, Request, Response, Stream
 
 Environ = Dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -38,6 +38,27 @@ def _configured_app() -> App:
     atexit.register(app.close)
     app.counter.load_in_background()
     return app
+
+
+class SocketLine:
+    """The way to a client whose socket the WSGI server shows (gunicorn does): one that left is noticed at once."""
+
+    def __init__(self, environ: Environ) -> None:
+        self._socket = environ.get("gunicorn.socket")
+
+    def fileno(self) -> int:
+        """Return the client's socket, or -1."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def expect(self, early: Early) -> None:
+        """WSGI has no way to send anything before the answer begins."""
+
+    def begin(self) -> bool:
+        """Nothing was sent."""
+        return False
+
+    def tick(self, now: float) -> None:
+        """Nothing is due."""
 
 
 def wsgi_app(app: App) -> Callable[[Environ, StartResponse], Iterable[bytes]]:
@@ -69,7 +90,8 @@ def _request(environ: Environ, limit: int) -> Request:
     path = quote(environ.get("PATH_INFO", ""), safe="/", encoding="latin-1") or "/"
     query = environ.get("QUERY_STRING", "")
     body = _body(environ, limit)
-    return Request.from_target(environ["REQUEST_METHOD"], path + ("?" + query if query else ""), headers, body)
+    target = path + ("?" + query if query else "")
+    return Request.from_target(environ["REQUEST_METHOD"], target, headers, body, SocketLine(environ))
 
 
 def _body(environ: Environ, limit: int) -> bytes:

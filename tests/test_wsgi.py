@@ -16,6 +16,7 @@ import pytest
 from ccproxy.errors import StreamCut
 from ccproxy.stub import Cut, Failure, Json, Step, Text, ToolCall
 from ccproxy.wsgi import wsgi_app
+from faults import FaultyProvider, head, silent
 from grammar import check_error, check_grammar, error_of, parse_sse
 from processes import configuration, eventually, running
 from raw_http import RawConnection, chunked, request
@@ -223,6 +224,20 @@ def test_everything_else(server: List[str], tmp_path: Path) -> None:
             check_sizes(url)
             check_broken_stream(url)
             eventually(lambda: ask(url, "/health").status == 200, "it serves on")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("plan", [[silent], [head(), silent]], ids=["no head", "no content"])
+def test_a_client_that_leaves_gunicorn(tmp_path: Path, plan: Any, stream: bool) -> None:
+    """It shows the client's socket: the silent provider's connection is closed as soon as the client is gone."""
+    with FaultyProvider(plan) as provider:
+        variables = configuration(tmp_path, provider.url)
+        with running([sys.executable, "-m", *SERVERS["gunicorn"], APPLICATION], tmp_path, variables) as process:
+            with RawConnection(process.address()) as client:
+                client.send(request("POST", "/v1/messages", user(stream=stream)))
+                provider.asked(1)
+            eventually(provider.all_left, "the provider's connection is closed")
+            assert len(provider.attempts) == 1
 
 
 def test_usage_is_recorded(server: List[str], tmp_path: Path) -> None:
