@@ -111,7 +111,9 @@ RULES: Mapping[str, Rules] = {
         images="(?!)",
         needs_reasoning=True,
     ),
-    "openrouter": Rules(request=words("reasoning top_k"), message=_OWN, part=words("cache_control"), files=True),
+    "openrouter": Rules(
+        request=words("reasoning top_k plugins"), message=_OWN, part=words("cache_control"), files=True
+    ),
     "moonshot": Rules(
         request=words("thinking"),
         message=words("reasoning_content partial"),

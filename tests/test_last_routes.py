@@ -63,8 +63,8 @@ def test_the_memory_is_bounded() -> None:
 
 @pytest.fixture
 def texts() -> List[str]:
-    """Prompts above the limit, just below it, far below it: about 5 tokens a piece."""
-    return [" ".join(["word"] * count) for count in (1100, 950, 500)]
+    """Prompts above the limit, just below it, far below it: about a token a word, also by what the provider counts."""
+    return [" ".join(["cat"] * count) for count in (1100, 950, 500)]
 
 
 def test_a_conversation_over_http(texts: List[str]) -> None:

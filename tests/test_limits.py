@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, Iterator, List
@@ -132,6 +132,18 @@ class Dripping:
     def __init__(self, pause: float) -> None:
         self.taken = 0
         self._pause = self._timeout = pause
+        self._near, self._far = socket.socketpair()
+        self._near.setblocking(False)
+        with suppress(BlockingIOError):
+            while self._near.send(bytes(65536)):
+                pass  # until it is full
+
+    def fileno(self) -> int:
+        return self._near.fileno()
+
+    def close(self) -> None:
+        self._near.close()
+        self._far.close()
 
     def gettimeout(self) -> float:
         return self._timeout
@@ -152,7 +164,7 @@ def test_a_reader_has_to_keep_moving() -> None:
     drip: Any = Dripping(0.01)
     drip.settimeout(0.2)
     started = time.monotonic()
-    with pytest.raises(socket.timeout):
+    with closing(drip), pytest.raises(socket.timeout):
         ClientLine(drip, is_chunked=False).write(b"x" * 2_000)
     assert 10 < drip.taken < 1_000
     assert time.monotonic() - started < 10

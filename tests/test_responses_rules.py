@@ -44,7 +44,7 @@ TARGETS = [
     ("generic", "some-model"),
 ]
 ALL_TARGETS = pytest.mark.parametrize(("dialect", "name"), TARGETS, ids=["-".join(target) for target in TARGETS])
-DIALECT_FIELDS = {"llamacpp": ("chat_template_kwargs", "thinking_budget_tokens")}
+DIALECT_FIELDS = {"llamacpp": ("chat_template_kwargs", "thinking_budget_tokens"), "openrouter": ("plugins",)}
 DIALECT_REASONING = {"openrouter": "max_tokens"}
 
 
