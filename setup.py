@@ -57,7 +57,6 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.10",
             "openai>=1.60",
-            "pip-audit>=2.7",
             "pypdf>=5",
             "pytest>=8",
             "pytest-cov>=5",
