@@ -440,7 +440,7 @@ def test_the_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert labels == ["total", "model deepseek", "model evil?[31m"]
     assert {len(line) for line in lines[:3]} == {len(head)}
     assert "$0.0123" in lines[0]
-    assert lines[-1] == "1 requests have an unknown cost, which is in no sum."
+    assert lines[-1] == "requests of unknown cost, which are in no sum: 1"
 
 
 def test_the_command_prints_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

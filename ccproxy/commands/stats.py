@@ -87,7 +87,7 @@ def render(found: Json, look: Look) -> str:
     rows = [_cells(name, row) for name, rows in groups.items() for row in rows]
     parts = [look.colored(BOLD, f"{found['period']}{named}{since}"), *look.table(["", *COLUMNS], rows, numbers=COLUMNS)]
     if found["totals"]["unknown_cost_requests"]:
-        parts.append(f"{found['totals']['unknown_cost_requests']} requests have an unknown cost, which is in no sum.")
+        parts.append(f"requests of unknown cost, which are in no sum: {found['totals']['unknown_cost_requests']}")
     parts += map(_budget, found["budgets"])
     return "\n".join(parts)
 
