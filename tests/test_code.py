@@ -255,6 +255,23 @@ def test_a_running_proxy_is_used_and_goes_on(folder: Path) -> None:
         assert health(url) == 200
 
 
+def test_what_npm_left_is_heard(folder: Path) -> None:
+    """Where npm ran no install script, ``claude`` is a script without ``#!`` that says so: a shell would run it."""
+    (folder / "bin" / "claude").write_text('echo "not installed" >&2\nexit 3\n')
+    with start(folder) as child:
+        assert "not installed\n" in child.communicate(timeout=PATIENCE)[1]
+    assert child.returncode == 3
+
+
+def test_a_program_that_cannot_be_started(folder: Path) -> None:
+    """That is one line, and names it."""
+    (folder / "bin" / "claude").write_text("#!/nowhere/at-all\n")
+    with start(folder) as child:
+        last = child.communicate(timeout=PATIENCE)[1].splitlines()[-1]
+    assert last == f"ccproxy: {folder / 'bin' / 'claude'}: cannot be started: No such file or directory"
+    assert child.returncode == 2
+
+
 def test_it_has_the_terminal(folder: Path) -> None:
     """Claude Code is the terminal's foreground program."""
     parent, child = pty.openpty()

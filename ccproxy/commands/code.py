@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import http.client
 import json
 import os
@@ -11,7 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, NoReturn, Optional
 from urllib.parse import urlsplit
 
 from ..background import running_at, start_for
@@ -57,7 +58,20 @@ def run(options: argparse.Namespace) -> int:
     environment = client_environment(os.environ, variables, urlsplit(url).hostname or "")
     sys.stderr.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what is ignored stays so in the new program
-    os.execve(program, [PROGRAM, *options.more], environment)
+    _become(program, options.more, environment)
+
+
+def _become(program: str, arguments: List[str], environment: Dict[str, str]) -> NoReturn:
+    """Run a program in our place; a script without ``#!`` by the shell, as a shell does (POSIX, ``execvp``).
+
+    npm leaves such a script, which says what is missing, where it was told to run no install scripts.
+    """
+    try:
+        os.execve(program, [PROGRAM, *arguments], environment)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise CcproxyError(f"{program}: cannot be started: {error.strerror}") from None
+        os.execve("/bin/sh", ["sh", program, *arguments], environment)
 
 
 def _find_proxy(config: Config, run_folder: Path) -> Optional[str]:
