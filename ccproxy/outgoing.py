@@ -38,6 +38,10 @@ class ClientLine:
         """Return the client's socket."""
         return self._connection.fileno()
 
+    def is_gone(self) -> bool:
+        """The socket tells."""
+        return False
+
     def expect(self, early: Early) -> None:
         """Give the client early bytes when their time has come."""
         self._started = time.monotonic()

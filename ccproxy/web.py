@@ -35,6 +35,9 @@ class Line(Protocol):
     def fileno(self) -> int:
         """Return the client's socket, or -1."""
 
+    def is_gone(self) -> bool:
+        """Whether the client left, where its socket does not tell."""
+
     def expect(self, early: Early) -> None:
         """Give the client early bytes when their time has come."""
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import threading
+import time
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 from urllib.parse import quote
 
 from . import log
 from .app import App, new_id
 from .config.load import load_config, state_folder
-from .errors import ApiError, RequestTooLarge
+from .errors import ApiError, RequestTooLarge, StreamCut
 from .http1 import content_length, phrase
 from .ledger import Ledger
-from .web import Early, Request, Response, Stream
+from .web import Early, Line, Request, Response, Stream
 
 Environ = Dict[str, Any]
 StartResponse = Callable[..., Any]
+Headers = List[Tuple[str, str]]
 
+_LOOK_EVERY = 0.25
 _first_call = threading.Lock()
 
 
@@ -40,48 +45,146 @@ def _configured_app() -> App:
     return app
 
 
-class SocketLine:
-    """The way to a client whose socket the WSGI server shows (gunicorn does): one that left is noticed at once."""
+class Handover:
+    """One answer on its way from the thread that makes it to the one that a WSGI server asks for its parts.
+
+    A WSGI application can send nothing while it is at work. So a thread of its own makes the answer, and the server's
+    thread waits for it: for each next part, or until the client is due a sign of life. One part is handed over at a
+    time, so a slow client slows the provider down.
+    """
 
     def __init__(self, environ: Environ) -> None:
         self._socket = environ.get("gunicorn.socket")
+        self._has_left: Callable[[], bool] = environ.get("waitress.client_disconnected", lambda: False)
+        self._items: queue.Queue[Any] = queue.Queue(1)
+        self._head_lock = threading.Lock()
+        self._early: Optional[Early] = None
+        self._started = time.monotonic()
+        self._has_begun = False
+        self._is_closed = False
+        self.has_head = False
+        """Whether the client was given the early head."""
+
+    # --- the thread that makes the answer, and the watching thread --------------------------------------------
 
     def fileno(self) -> int:
-        """Return the client's socket, or -1."""
+        """Return the client's socket where the server shows it (gunicorn does), or -1."""
         return self._socket.fileno() if self._socket is not None else -1
 
+    def is_gone(self) -> bool:
+        """Whether the client left, as far as the server tells (waitress, with its ``channel_request_lookahead``)."""
+        return self._is_closed or self._has_left()
+
     def expect(self, early: Early) -> None:
-        """WSGI has no way to send anything before the answer begins."""
+        """Give the client early bytes when their time has come."""
+        self._started, self._early = time.monotonic(), early
 
     def begin(self) -> bool:
-        """Nothing was sent."""
-        return False
+        """Take over: no early head is sent from now on. Return whether one was."""
+        with self._head_lock:
+            self._has_begun = True
+            return self.has_head
 
     def tick(self, now: float) -> None:
-        """Nothing is due."""
+        """The server's thread looks at the clock itself."""
+
+    def make(self, app: App, request: Request) -> None:
+        """Make the answer: its head, unless an early one is with the client, its parts, and ``None`` at the end."""
+        response = app.handle(request)
+        body = response.body
+        try:
+            if not self.begin():
+                self._put(response)
+            elif response.status >= 400 and not isinstance(body, Stream):
+                raise StreamCut("spaces went out already: an error cannot be told any more")
+            for part in body if isinstance(body, Stream) else [body]:
+                self._put(part)
+            self._put(None)
+        except Exception as error:  # noqa: BLE001 - a thread's top
+            with suppress(StreamCut):
+                self._put(error)
+        finally:
+            if isinstance(body, Stream):
+                body.close()
+
+    def _put(self, item: Any) -> None:
+        while not self._is_closed:
+            with suppress(queue.Full):
+                self._items.put(item, timeout=_LOOK_EVERY)
+                return
+        raise StreamCut("the client left")
+
+    # --- the server's thread ----------------------------------------------------------------------------------
+
+    def head(self) -> Tuple[int, Headers]:
+        """Wait for the answer's head, or until the early one is due; return status and headers."""
+        while True:
+            with suppress(queue.Empty):
+                response = self._items.get(timeout=_LOOK_EVERY)
+                return response.status, _headers(response)
+            early = self._early
+            with self._head_lock:
+                if early is not None and not self._has_begun and time.monotonic() >= self._started + early.after:
+                    self.has_head = True
+                    return 200, list(early.headers.items())
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the body; a filler whenever there is nothing else for a while."""
+        if self.has_head and self._early is not None:
+            yield self._early.first()
+        while True:
+            try:
+                item = self._items.get(timeout=self._early.every if self._early is not None else None)
+            except queue.Empty:
+                assert self._early is not None
+                yield self._early.filler
+                continue
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                return
+            yield item
+
+    def close(self) -> None:
+        """The server is done with the answer, or the client with us."""
+        self._is_closed = True
 
 
 def wsgi_app(app: App) -> Callable[[Environ, StartResponse], Iterable[bytes]]:
     """Return an ``App`` as a WSGI application."""
 
     def call(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        handover = Handover(environ) if environ["REQUEST_METHOD"] == "POST" else None
         try:
-            response = app.handle(_request(environ, app.config.max_request_bytes))
+            request = _request(environ, app.config.max_request_bytes, handover)
         except ApiError as error:
             request_id = new_id("req_")
-            response = Response.json(error.to_dict(request_id), error.status, {"request-id": request_id})
-        body = response.body
-        headers: List[Tuple[str, str]] = list(response.headers.items())
-        if not isinstance(body, Stream):
-            headers.append(("content-length", str(len(body))))
-            body = [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-        start_response(f"{response.status} {phrase(response.status)}", headers)
-        return body  # type: ignore[no-any-return]
+            refusal = Response.json(error.to_dict(request_id), error.status, {"request-id": request_id})
+            return _plain(refusal, environ, start_response)
+        if handover is None:
+            return _plain(app.handle(request), environ, start_response)
+        threading.Thread(target=handover.make, args=(app, request), name="answer", daemon=True).start()
+        status, headers = handover.head()
+        start_response(f"{status} {phrase(status)}", headers)
+        return Stream(handover.parts(), handover.close)
 
     return call
 
 
-def _request(environ: Environ, limit: int) -> Request:
+def _plain(response: Response, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer what nobody waits for."""
+    start_response(f"{response.status} {phrase(response.status)}", _headers(response))
+    if isinstance(response.body, Stream):
+        return response.body
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+
+def _headers(response: Response) -> Headers:
+    length = [] if isinstance(response.body, Stream) else [("content-length", str(len(response.body)))]
+    return [*response.headers.items(), *length]
+
+
+def _request(environ: Environ, limit: int, line: Optional[Line]) -> Request:
     headers = {
         name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
     }
@@ -91,7 +194,7 @@ def _request(environ: Environ, limit: int) -> Request:
     query = environ.get("QUERY_STRING", "")
     body = _body(environ, limit)
     target = path + ("?" + query if query else "")
-    return Request.from_target(environ["REQUEST_METHOD"], target, headers, body, SocketLine(environ))
+    return Request.from_target(environ["REQUEST_METHOD"], target, headers, body, line)
 
 
 def _body(environ: Environ, limit: int) -> bytes:

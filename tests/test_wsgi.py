@@ -16,12 +16,13 @@ import pytest
 from ccproxy.errors import StreamCut
 from ccproxy.stub import Cut, Failure, Json, Step, Text, ToolCall
 from ccproxy.wsgi import wsgi_app
-from faults import FaultyProvider, head, silent
-from grammar import check_error, check_grammar, error_of, parse_sse
+from faults import END, FaultyProvider, chunk, head, silent, until, whole
+from grammar import check_error, check_grammar, error_of, fold, parse_sse
 from processes import configuration, eventually, running
 from raw_http import RawConnection, chunked, request
 from replay import ReplayProvider
 from support import Answer, Proxy, ask, proxy_with, running_proxy, user
+from test_early_bytes import FIRST, REST, pieces, pings
 from test_server import play, read_until, rest_of
 
 LIMIT = 200_000
@@ -216,7 +217,7 @@ def test_streams_arrive_event_by_event(server: List[str], tmp_path: Path) -> Non
 def test_everything_else(server: List[str], tmp_path: Path) -> None:
     """Messages, provider failures, our errors, broken streams and big bodies, on one server."""
     with proxy_with(script) as (_, stub):
-        variables = configuration(tmp_path, stub.url, MAX_REQUEST_BYTES=str(LIMIT))
+        variables = configuration(tmp_path, stub.url, MAX_REQUEST_BYTES=str(LIMIT), MAX_RETRIES="0")
         with running(server, tmp_path, variables) as process:
             url = process.address()
             check_messages(url)
@@ -226,18 +227,79 @@ def test_everything_else(server: List[str], tmp_path: Path) -> None:
             eventually(lambda: ask(url, "/health").status == 200, "it serves on")
 
 
-@pytest.mark.parametrize("stream", [True, False])
+SOON = {"COMMIT_AFTER": "0.05", "PING_INTERVAL": "0.3", "MAX_RETRIES": "0"}
+
+
+def test_a_client_that_waits_hears_something(server: List[str], tmp_path: Path) -> None:
+    """The stream is opened after COMMIT_AFTER, pings fill each silence, also in mid-stream; then comes the answer."""
+    early, late = threading.Event(), threading.Event()
+    with FaultyProvider([until(early), head(), chunk(FIRST), until(late), chunk(REST), END]) as provider:
+        variables = configuration(tmp_path, provider.url, **SOON)
+        with running(server, tmp_path, variables) as process, RawConnection(process.address()) as client:
+            client.send(request("POST", "/v1/messages", user(stream=True)))
+            answer = client.head()
+            got = pieces(client, pings(3))
+            early.set()
+            got += pieces(client, lambda got: b"content_block_start" in got)
+            got += pieces(client, pings(2))
+            late.set()
+            rest, is_complete = rest_of(client)
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert is_complete
+    events = parse_sse(got + rest)
+    assert [name for name, _ in events][:2] == ["message_start", "ping"]
+    check_grammar(events)
+    assert fold(events)["content"] == [{"type": "text", "text": "Hello"}]
+
+
+def test_a_failure_behind_an_open_stream(server: List[str], tmp_path: Path) -> None:
+    """Where the stream is open already, an error event ends it, and never like an answer."""
+    gate = threading.Event()
+    with FaultyProvider([until(gate), *whole(503, b'{"error":{"message":"busy"}}')]) as provider:
+        variables = configuration(tmp_path, provider.url, **SOON)
+        with running(server, tmp_path, variables) as process, RawConnection(process.address()) as client:
+            client.send(request("POST", "/v1/messages", user(stream=True)))
+            client.head()
+            got = pieces(client, pings(1))
+            gate.set()
+            rest, is_complete = rest_of(client)
+    assert not is_complete
+    assert error_of(parse_sse(got + rest)) is not None
+
+
 @pytest.mark.parametrize("plan", [[silent], [head(), silent]], ids=["no head", "no content"])
-def test_a_client_that_leaves_gunicorn(tmp_path: Path, plan: Any, stream: bool) -> None:
-    """It shows the client's socket: the silent provider's connection is closed as soon as the client is gone."""
+def test_a_client_that_leaves(server: List[str], tmp_path: Path, plan: Any) -> None:
+    """The silent provider's connection is closed as soon as the server notices, at the latest at the next ping."""
     with FaultyProvider(plan) as provider:
-        variables = configuration(tmp_path, provider.url)
-        with running([sys.executable, "-m", *SERVERS["gunicorn"], APPLICATION], tmp_path, variables) as process:
+        variables = configuration(tmp_path, provider.url, **SOON)
+        with running(server, tmp_path, variables) as process:
             with RawConnection(process.address()) as client:
-                client.send(request("POST", "/v1/messages", user(stream=stream)))
+                client.send(request("POST", "/v1/messages", user(stream=True)))
                 provider.asked(1)
             eventually(provider.all_left, "the provider's connection is closed")
             assert len(provider.attempts) == 1
+
+
+@pytest.mark.parametrize("module", SERVERS)
+def test_a_client_that_leaves_while_nothing_is_due(module: str, tmp_path: Path) -> None:
+    """gunicorn shows the client's socket, waitress looks ahead when it is told to: nothing need be written."""
+    options = ["--channel-request-lookahead=1"] if module == "waitress" else []
+    with FaultyProvider([silent]) as provider:
+        variables = configuration(tmp_path, provider.url)
+        with running([sys.executable, "-m", *SERVERS[module], *options, APPLICATION], tmp_path, variables) as process:
+            with RawConnection(process.address()) as client:
+                client.send(request("POST", "/v1/messages", user()))
+                provider.asked(1)
+            eventually(provider.all_left, "the provider's connection is closed")
+            assert len(provider.attempts) == 1
+
+
+def test_a_dashboard_holds_no_thread(proxy: Proxy) -> None:
+    """Its stream tells how things are, ends, and asks the client to come back."""
+    called = Called(proxy, "GET", "/dashboard/events")
+    body = b"".join(called.parts())
+    assert body.startswith(b"retry: ")
+    assert b"event: state" in body
 
 
 def test_usage_is_recorded(server: List[str], tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class Running:
         if now > self._deadline:
             message = f"the exchange took more than the {self._limit:g} s of PROVIDER_TOTAL_TIMEOUT"
             self.cancel.cancel(ProviderError(message, status=504, is_transient=False))
+        elif self._line is not None and self._line.is_gone():
+            self.on_gone()
         elif self._line is not None:
             self._line.tick(now)
 
