@@ -244,6 +244,16 @@ def test_pure_modules_open_and_print_nothing(name: str) -> None:
     assert calls & {"open", "print", "input", "exec", "eval", "__import__"} == set()
 
 
+@each_module
+def test_data_is_never_code(name: str) -> None:
+    """Nothing that is read is run, unpickled or given to a shell, and no call leaves certificates unchecked."""
+    calls = [node for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
+    assert {ast.unparse(call.func) for call in calls} & {"eval", "exec", "os.system", "os.popen", "yaml.load"} == set()
+    assert {target.split(".")[0] for level, target in imports(name) if not level} & {"pickle", "marshal"} == set()
+    given = {(keyword.arg, ast.unparse(keyword.value)) for call in calls for keyword in call.keywords}
+    assert given & {("shell", "True"), ("verify", "False")} == set()
+
+
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if name.endswith(".__init__")))
 def test_folders_hold_a_docstring_only(name: str) -> None:
     """Importing one module of a folder imports no other one."""

@@ -49,6 +49,12 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "server_framing expect_100_continue",
         "server_framing an_unknown_expectation_is_refused_at_once",
     ),
+    "the status tells what is wrong": (
+        "server_framing the_status_tells_what_is_wrong",
+        "endpoints wrong_methods",
+    ),
+    "bad input shows nothing of the implementation": ("server_framing refused",),
+    "nothing in a request writes into an answer's head": ("server_framing header_injection",),
     # --- what clients take up ---------------------------------------------------------------------------------------
     "one deadline for a head": ("limits a_head_has_one_deadline", "limits a_connection_that_says_nothing_is_closed"),
     "a body keeps moving": ("limits a_body_may_not_pause", "limits a_body_has_to_keep_moving"),
@@ -71,6 +77,8 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "cancel_everywhere in_every_phase",
         "cancel_everywhere in_a_pause",
     ),
+    "many that leave at any moment leave nothing behind": ("cancel_everywhere two_hundred_that_leave",),
+    "a client that does not read loses nothing and holds nobody up": ("early_bytes a_slow_client_holds_nobody_up",),
     "packed bodies are bounded": ("bodies a_bomb_of_a_client", "bodies a_bomb_of_a_provider", "faults a_gzip_bomb"),
     # --- input ------------------------------------------------------------------------------------------------------
     "a body is one JSON document that all read alike": ("bodies what_is_no_single_json_document_is_refused",),
@@ -79,6 +87,16 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "bodies a_body_cannot_choose_address_or_key",
         "provider_client client_headers_stay_here",
     ),
+    "fields are checked and named before they are used": (
+        "anthropic a_wrong_field_is_refused_in_anthropic_words",
+        "anthropic what_cannot_be_honoured_is_refused",
+        "anthropic fields_without_effect_are_accepted",
+    ),
+    "a byte order mark is no fault, nesting without end is": (
+        "endpoints a_byte_order_mark_is_no_fault",
+        "endpoints nesting_without_end",
+    ),
+    "addresses in a prompt are not fetched": ("translate_content a_document_by_address_is_named",),
     "errors have Anthropic's shape on every path": ("endpoints unknown_paths", "endpoints wrong_methods"),
     # --- providers --------------------------------------------------------------------------------------------------
     "retries before the first content, none after it": (
@@ -86,9 +104,45 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "faults in_mid_stream",
         "faults retry_after_is_kept",
     ),
+    "what may pass is tried again, what does not is not": ("faults error_statuses",),
+    "attempts are counted, pauses are drawn and bounded": (
+        "retry the_number_of_retries",
+        "retry jitter_is_full",
+        "retry what_a_provider_asks",
+        "retry the_budget",
+    ),
+    "a provider that cannot be reached is a 502": ("faults a_refused_connection",),
     "a failure is no answer": (
         "provider_answers a_200_that_is_no_answer",
         "provider_answers a_completion_that_breaks_off",
+    ),
+    "a stream ends once, legally": (
+        "faults in_mid_stream",
+        "translate_stream any_text_in_any_split",
+        "translate_stream nothing_follows_the_end",
+    ),
+    "each event is one frame": ("sse each_event_is_one_frame",),
+    "a provider's stream is read however it is cut": (
+        "sse a_stream_read_in_two",
+        "sse random_reads_give_the_same_events",
+        "sse bytes_that_are_not_utf_8_are_replaced",
+    ),
+    "odd chunks are put up with": ("openai wrong_types_read_as_absent", "openai anything_else_says_nothing"),
+    "an answer and an event have a bound": ("faults a_gzip_bomb", "faults no_line_end_ever"),
+    "an encoding is decoded or refused": ("provider_answers a_compressed_answer_that_nobody_asked_for",),
+    "certificates are checked": (
+        "provider_ways a_certificate_that_nobody_vouches_for",
+        "provider_ways a_certificate_for_another_name",
+        "layers data_is_never_code",
+    ),
+    "headers of one side do not reach the other": (
+        "provider_client client_headers_stay_here",
+        "provider_client provider_headers_stay_there",
+        "passthrough the_proxys_own_token_goes_nowhere",
+    ),
+    "a connection in doubt serves nobody else": (
+        "provider_client a_connection_in_doubt_is_not_pooled",
+        "cancel_everywhere a_connection_belongs_to_its_request_alone",
     ),
     "redirects, cookies and .netrc do nothing": (
         "provider_client redirects_are_not_followed",
@@ -102,6 +156,20 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "serve_process a_second_signal_ends_at_once",
         "serve_process the_deadline_ends_it",
     ),
+    "a stream cut at the deadline says so": ("server a_stream_cut_at_the_deadline_ends_with_an_error_event",),
+    "a configuration is read again, an invalid one is told once": (
+        "serve_reload new_requests_take_new_models",
+        "serve_reload a_signal_reads_it_again",
+        "reload an_invalid_file_changes_nothing",
+        "reload a_removed_file_changes_nothing",
+    ),
+    "a start that fails is one line": (
+        "serve_process a_setting_that_is_wrong",
+        "serve_process port_in_use",
+        "config a_wrong_value_is_named",
+    ),
+    "a missing key is named by its variable": ("provider_client a_missing_key",),
+    "a moved log file is opened anew": ("logfile a_file_that_was_moved_away_is_opened_anew",),
     "a drained instance cuts no stream; conversations hop": (
         "balancers a_drain_cuts_no_stream",
         "balancers a_conversation_hops",
@@ -113,10 +181,15 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     ),
     "several processes write whole lines": ("logfile several_processes_write_whole_lines",),
     "kill -9 takes no recorded usage with it": ("ledger a_killed_process_takes_nothing_with_it",),
+    "a damaged ledger prevents no start": ("ledger a_damaged_file_is_moved_aside",),
     # --- secrets and access -----------------------------------------------------------------------------------------
     "no secret leaves the process": ("canary no_secret_leaves_the_process", "canary a_start_that_fails_tells_none"),
     "no log line can be forged": ("log a_line_is_safe_to_show",),
     "files are their owner's": ("logfile only_the_owner_may_read", "ledger only_the_owner_can_read_it"),
+    "prompts and answers are not logged unless asked for": (
+        "logfile the_files_of_a_server",
+        "logfile bodies_only_when_they_are_asked_for",
+    ),
     "no network without a token": ("serve_process a_host_beyond_loopback_needs_a_token",),
     "the token guards every path and method": ("token without_the_token", "token with_the_token"),
     "/health tells a stranger a status alone": ("token health_needs_no_token_and_tells_nothing",),
@@ -124,6 +197,19 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "access pages_and_foreign_names_are_refused",
         "access what_any_page_may_send_is_refused",
         "access local_names",
+    ),
+    "the token is in no address": ("token the_token_does_not_go_in_the_query",),
+    "the dashboard runs nothing but its own script": (
+        "dashboard nothing_but_its_own_script_can_run",
+        "dashboard the_page_loads_nothing_and_builds_no_markup_from_text",
+        "browser names_from_outside_are_text",
+    ),
+    "data is never code": ("layers data_is_never_code",),
+    "the systemd unit is hardened and holds no key": (
+        "systemd the_unit_is_hardened",
+        "systemd the_score_of_the_unit",
+        "systemd the_unit_holds_no_key",
+        "systemd systemd_understands_the_unit",
     ),
     "answers are not stored, nor guessed at": ("server_framing no_answer_is_kept_or_guessed_at",),
 }

@@ -234,6 +234,26 @@ def test_refused(proxy: Proxy, name: str, caplog: pytest.LogCaptureFixture) -> N
     assert "Traceback" not in caplog.text
 
 
+STATUSES = {
+    "line too long": 414,
+    "header too long": 431,
+    "too many headers": 431,
+    "unknown transfer coding": 501,
+    "HTTP/2": 505,
+    "two hosts": 400,
+    "folded field": 400,
+    "both framings": 400,
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_the_status_tells_what_is_wrong(proxy: Proxy, name: str) -> None:
+    """A limit, a framing and a version that are not served are told apart from what is malformed."""
+    with RawConnection(proxy.url) as client:
+        client.send(REFUSED[name])
+        check_refusal(client.answer(), STATUSES[name])
+
+
 @pytest.mark.parametrize("cut", ["length", "chunk", "trailer"])
 def test_an_incomplete_body_reaches_no_provider(cut: str) -> None:
     """A body that ends before its framing says so is refused, even when what came is a whole JSON document."""
