@@ -11,6 +11,7 @@ import os
 import re
 import select
 import sys
+import threading
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, Optional, TextIO
 
@@ -133,6 +134,13 @@ def configure(config: Config, secrets: Callable[[], Iterable[str]], environment:
         file.touch()
     logging.getLogger("ccproxy").setLevel(config.log_level)
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # every damaged PDF would print a line of its own
+
+
+def tell_dead_thread(failure: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread: the interpreter would print it past the masks (``threading.excepthook``)."""
+    name = failure.thread.name if failure.thread is not None else "?"
+    exc_info = (failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
+    logging.getLogger(__name__).critical("the thread %s ended", name, exc_info=exc_info)
 
 
 def _replace_handlers(name: str, handlers: List[logging.Handler]) -> None:

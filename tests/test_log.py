@@ -7,12 +7,13 @@ import os
 import re
 import socket
 import sys
+import threading
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import pytest
 
-from ccproxy.log import SafeFormatter, general_file
+from ccproxy.log import SafeFormatter, general_file, tell_dead_thread
 from processes import eventually, running, serve_command
 from raw_http import RawConnection, is_refused, request
 from support import make_config
@@ -54,6 +55,17 @@ def failed(message: str) -> Any:
         raise ValueError(message)
     except ValueError:
         return sys.exc_info()
+
+
+def test_a_thread_that_dies_is_told_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its name and its traceback, masked like every record."""
+    records: List[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger("ccproxy.log"), "handle", records.append)
+    thread = threading.Thread(name="watch")
+    tell_dead_thread(threading.ExceptHookArgs((*failed("about s3cr3t-token"), thread)))
+    told = SafeFormatter(lambda: ["s3cr3t-token"]).format(records[0])
+    assert "the thread watch ended" in told
+    assert "ValueError: about ***" in told
 
 
 def test_a_traceback_keeps_its_lines_and_no_secret() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Iterator, List
 
+from .. import log
 from ..background import temporary
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
@@ -79,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     if options.html:
         options.html.write_text(page(report), encoding="utf-8")
     print(json.dumps(report.to_dict(), indent=2) if options.json else render(report, Look.of_output()))
+    log.note(f"perf: {model.model_id}, {options.requests} requests each way", config, os.environ)
     return 1 if any(way.failed for way in report.ways.values()) else 0
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import threading
 
 from ..code_watch import serve_reloading
 from ..config.reload import ConfigStore
 from ..lifecycle import Life
+from ..log import tell_dead_thread
 from ..server import raise_descriptor_limit
 from ..workers import INHERITED, serve_inherited
 from .options import add_configuration, load
@@ -35,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.reload:
         return serve_reloading([argument for argument in options.arguments if argument != "--reload"])
     raise_descriptor_limit()
+    threading.excepthook = tell_dead_thread
     store = ConfigStore(lambda seen: load(options, seen))
     inherited = os.environ.pop(INHERITED, "")
     if inherited:
