@@ -200,12 +200,18 @@ def tls_provider(own: Path, *, clients: str = "") -> Iterator[tuple[str, List[in
                     context.wrap_socket(raw, server_side=True) as near,
                     socket.create_connection(("127.0.0.1", port)) as far,
                 ):
-                    data = near.recv(65536)
+                    data = b""
                     while b"messages" not in data:
-                        data += near.recv(65536)
+                        more = near.recv(65536)
+                        if not more:
+                            return
+                        data += more
                     far.sendall(data)
                     while True:
-                        near.sendall(far.recv(65536))
+                        answer = far.recv(65536)
+                        if not answer:
+                            return
+                        near.sendall(answer)
             except OSError:
                 raw.close()
 
