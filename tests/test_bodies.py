@@ -139,11 +139,11 @@ def test_an_encoded_body(proxy: Proxy, encoding: str, encode: Any, is_chunked: b
 @pytest.mark.parametrize(
     ("encoding", "data", "code"),
     [
-        ("br", message(), "unsupported"),
-        ("gzip, gzip", message(), "unsupported"),
-        ("gzip", message(), "invalid"),
-        ("gzip", gzip.compress(message())[:-10], "invalid"),
-        ("gzip", gzip.compress(message()) + b"more", "invalid"),
+        pytest.param("br", message(), "unsupported", id="an encoding we do not have"),
+        pytest.param("gzip, gzip", message(), "unsupported", id="two encodings"),
+        pytest.param("gzip", message(), "invalid", id="plain"),
+        pytest.param("gzip", gzip.compress(message())[:-10], "invalid", id="half a body"),
+        pytest.param("gzip", gzip.compress(message()) + b"more", "invalid", id="more after the end"),
     ],
 )
 def test_a_body_in_no_known_encoding(proxy: Proxy, encoding: str, data: bytes, code: str) -> None:
