@@ -65,7 +65,10 @@ class Watch:
                 if not self._watched:
                     self._is_running = False
                     return
-                self._look(time.monotonic())
+                try:
+                    self._look(time.monotonic())
+                except Exception:  # a thread's top: the next look may find more, and nobody would look in its place
+                    log.exception("a look at the running requests failed")
 
     def _look(self, now: float) -> None:
         poll = select.poll()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from typing import List, Optional
+
+import pytest
 
 from ccproxy.watch import Watch
 from processes import eventually
@@ -32,6 +35,14 @@ class Item:
         self.seen.append("gone")
         if self._fault is not None:
             raise self._fault
+
+
+class Broken(Item):
+    """One of which nothing can be found out."""
+
+    def fileno(self) -> int:
+        """Fail."""
+        raise RuntimeError("no socket")
 
 
 def ticks(item: Item, count: int = 2) -> None:
@@ -116,6 +127,19 @@ def test_a_fault_of_one_is_not_the_others() -> None:
         assert [item.seen for item in bad] == [["tick"], ["gone"]]
         assert watch.all() == [other]
         watch.remove(other)
+
+
+def test_a_look_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says why, and whatever can be looked after is, from the next look on."""
+    watch, broken, other = Watch(), Broken(), Item()
+    with caplog.at_level(logging.ERROR):
+        watch.add(broken)
+        watch.add(other)
+        eventually(lambda: "no socket" in caplog.text, "it is told")
+        watch.remove(broken)
+        ticks(other)
+    assert watchers() == 1
+    watch.remove(other)
 
 
 def test_what_is_removed_is_not_looked_at() -> None:
