@@ -35,6 +35,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "translate.*",
         "provider.dialects",
         "provider.retry",
+        "provider.quoted",
         "routing",
         "claude_code",
         "capture",

@@ -184,6 +184,10 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     "a damaged ledger prevents no start": ("ledger a_damaged_file_is_moved_aside",),
     # --- secrets and access -----------------------------------------------------------------------------------------
     "no secret leaves the process": ("canary no_secret_leaves_the_process", "canary a_start_that_fails_tells_none"),
+    "a key that an answer quotes is taken out, also where a read splits it": (
+        "quoted no_answer_has_a_key",
+        "quoted every_cut",
+    ),
     "no log line can be forged": ("log a_line_is_safe_to_show",),
     "files are their owner's": ("logfile only_the_owner_may_read", "ledger only_the_owner_can_read_it"),
     "prompts and answers are not logged unless asked for": (

@@ -6,13 +6,16 @@ import re
 from typing import Any, Iterator, Mapping
 
 _SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|pass|credential|sign", re.IGNORECASE)
+# Long words that mean the same to everybody, and may well be what an answer is about.
+_PUBLIC_NAMES = ("accept", "accept-encoding", "anthropic-beta", "anthropic-version", "content-type", "user-agent")
 
 
 def secret_headers(headers: Mapping[str, str]) -> Iterator[str]:
     """Yield header values that are, or look like, secrets: by their name, or long and without a space."""
     for name, value in headers.items():
         secret = value.split()[-1] if value.split() else ""  # without its scheme, such as Bearer
-        if _SECRET_NAME.search(name) or (len(value) >= 20 and secret == value and "://" not in value):
+        is_word = len(value) >= 20 and secret == value and "://" not in value
+        if _SECRET_NAME.search(name) or (is_word and name.lower() not in _PUBLIC_NAMES):
             yield secret
 
 

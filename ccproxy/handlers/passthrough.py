@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterable, Iterator
+from typing import Any, Dict, Iterator
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
@@ -12,7 +12,7 @@ from ..message import Usage
 from ..provider.client import DIRECT_HEADERS, Call, ProviderResponse
 from ..sse import Reader
 from ..translate.direct import direct_body
-from ..translate.failure import MIN_SECRET
+from ..translate.failure import mask
 from ..web import Request, Response, Stream
 from .context import Context
 from .record import ENDED, Record
@@ -26,9 +26,8 @@ _MOST_TOKENS = 10**15
 class Relay:
     """An open answer whose bytes are passed on as they come; its usage is read on the way."""
 
-    def __init__(self, response: ProviderResponse, keys: Iterable[str]) -> None:
+    def __init__(self, response: ProviderResponse) -> None:
         self._response = response
-        self._keys = [key.encode() for key in keys if len(key) >= MIN_SECRET]
 
     @classmethod
     def open(
@@ -51,12 +50,15 @@ class Relay:
         body = direct_body(request.body, messages.raw, changes)
         path = path[len("/v1") :] if model.api_base.endswith("/v1") else path
         response = context.client.send(Call(model, path, body, headers), context.config, context.running.cancel)
-        return cls(response, context.config.keys_of(model))
+        return cls(response)
 
     def respond(self, record: Record, headers: Dict[str, str]) -> Response:
         """Return the answer that relays the provider's."""
         record.is_counted = True
-        passed = {name: value for name, value in self._response.headers.items() if name in DIRECT_HEADERS}
+        secrets = tuple(record.context.config.secrets)
+        passed = {
+            name: mask(value, secrets) for name, value in self._response.headers.items() if name in DIRECT_HEADERS
+        }
 
         def on_close() -> None:
             self._response.close()
@@ -67,21 +69,15 @@ class Relay:
     def read(self) -> bytes:
         """Return the whole answer."""
         try:
-            return b"".join(map(self._without_keys, self._response.reads()))
+            return b"".join(self._response.reads())
         finally:
             self._response.close()
-
-    def _without_keys(self, data: bytes) -> bytes:
-        """Return bytes as they came, but for our keys: some errors quote them, with status 200, too."""
-        for key in self._keys:
-            data = data.replace(key, b"***")
-        return data
 
     def _reads(self, record: Record) -> Iterator[bytes]:
         is_stream = "event-stream" in self._response.headers.get("content-type", "")
         watch = _UsageOfStream(record) if is_stream else _UsageOfMessage(record)
         try:
-            for data in map(self._without_keys, self._response.reads()):
+            for data in self._response.reads():
                 watch.feed(data)
                 if record.outcome == ENDED:  # before the client knows it, as in translated streams
                     record.end()

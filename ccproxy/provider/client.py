@@ -31,6 +31,7 @@ from ..translate.failure import NO_RETRY, Target, mask, translate_failure, unrea
 from .cancel import Cancel
 from .connections import CancellableAdapter, PromptResponse
 from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
+from .quoted import Quoted
 from .retry import retry_after
 
 READ_SIZE = 65536
@@ -137,14 +138,16 @@ class ProviderClient:
         cancel.check()
         with cancel.is_current(call.count), _failures(target):
             headers = {**_key_header(model, key), **call.headers, **model.extra_headers}
+            prepared = _prepared(call.method, base + call.path, headers, call.body)
             response = self._adapter.send(
-                _prepared(call.method, base + call.path, headers, call.body),
+                prepared,
                 stream=True,
                 timeout=(config.provider_connect_timeout, config.provider_read_timeout),
                 **{**self._environment(base), **_certificates(model)},
             )
             if response.status_code == 200:
-                return ProviderResponse(response, target, APIS[model.api].reader())
+                quoted = Quoted(secret_headers(prepared.headers))
+                return ProviderResponse(response, target, APIS[model.api].reader(), quoted)
             body = _error_body(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
         error = translate_failure(response.status_code, headers, body, replace(target, input_tokens=call.count()))
@@ -228,17 +231,22 @@ class ProviderResponse:
     """An answer with status 200, read as it arrives. ``close`` it, whatever happened."""
 
     def __init__(
-        self, response: requests.Response, target: Target, reader: Union[ChunkReader, ResponsesReader]
+        self,
+        response: requests.Response,
+        target: Target,
+        reader: Union[ChunkReader, ResponsesReader],
+        quoted: Quoted,
     ) -> None:
         self._response = response
         self._reader = reader
         self._target = target
+        self._quoted = quoted
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self.is_done = False
         """Whether the provider said that the answer is complete."""
 
     def reads(self) -> Iterator[bytes]:
-        """Yield the body in the pieces in which it arrives.
+        """Yield the body in the pieces in which it arrives, without the keys that it was asked with.
 
         ``read1`` returns what is there, also for a body without chunks, where ``iter_content`` and ``stream`` would
         wait for a full buffer.
@@ -248,8 +256,13 @@ class ProviderResponse:
             size = READ_SIZE if self._encoding in ("identity", "") else PACKED_READ_SIZE
             data = read1(size)
             while data:
-                yield data
+                data = self._quoted.feed(data)
+                if data:
+                    yield data
                 data = read1(size)
+        held = self._quoted.finish()
+        if held:
+            yield held
 
     @property
     def _encoding(self) -> str:
