@@ -24,6 +24,8 @@ KEPT = 24
 """The newest samples of a model that count, with tools and without each."""
 MAX_MODELS = 500
 REFRESH_AFTER = 30.0
+FIT_AFTER = 1.0
+"""Seconds for which a correction by that many samples is good: one more moves it little, and a fit takes 0.3 ms."""
 _READ = 5000  # rows
 _SELECT = """SELECT model, provider, estimate, input_tokens + cache_read_tokens + cache_write_tokens, has_tools
     FROM requests WHERE estimate IS NOT NULL ORDER BY time DESC LIMIT ?"""
@@ -39,6 +41,7 @@ class Learned:
         self._samples_lock = threading.Lock()  # guards changes of the samples, and of the corrections with them
         self._samples: Dict[_Key, List[Sample]] = {}
         self._corrections: Dict[_Key, Correction] = {}
+        self._fitted: Dict[_Key, float] = {}
         self._read_at: Optional[float] = None
 
     def correction(self, model: Model) -> Correction:
@@ -50,6 +53,7 @@ class Learned:
         if known is None and key in self._samples:
             with self._samples_lock:
                 known = self._corrections[key] = fit(self._samples[key])
+                self._fitted[key] = time.monotonic()
         return known or NONE
 
     def add(self, row: Row) -> None:
@@ -63,11 +67,13 @@ class Learned:
         samples = self._samples.setdefault(key, [])
         samples.append(sample)
         alike = [number for number, other in enumerate(samples) if other.has_tools == sample.has_tools]
-        if len(alike) > KEPT:
+        is_full = len(alike) > KEPT
+        if is_full:
             del samples[alike[0]]
         if len(self._samples) > MAX_MODELS:
             self._samples.pop(next(iter(self._samples)))
-        self._corrections.pop(key, None)
+        if not is_full or time.monotonic() > self._fitted.get(key, 0.0) + FIT_AFTER:
+            self._corrections.pop(key, None)
 
     def _keep_current(self) -> None:
         now = time.monotonic()
@@ -91,6 +97,6 @@ class Learned:
             log.debug("%s: nothing is learned from it: %s", self._path, error)
             return
         with self._samples_lock:
-            self._samples, self._corrections = {}, {}
+            self._samples, self._corrections, self._fitted = {}, {}, {}
             for model, provider, estimate, actual, has_tools in reversed(rows):
                 self._add((model, provider), Sample(estimate, actual, bool(has_tools)))

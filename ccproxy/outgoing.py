@@ -23,8 +23,10 @@ class ClientLine:
     out first with the next write.
     """
 
-    def __init__(self, connection: socket.socket, *, is_chunked: bool) -> None:
+    def __init__(self, connection: socket.socket, *, is_chunked: bool, pause: Optional[float] = None) -> None:
+        """``pause``: the seconds a client may take nothing; unless told, the connection's timeout."""
         self._connection = connection
+        self._pause = pause
         self._is_chunked = is_chunked
         self._line_lock = threading.Lock()
         self._early: Optional[Early] = None
@@ -111,14 +113,15 @@ class ClientLine:
 
         Not ``sendall``: its timeout is for the whole, and would drop a slow client that takes every byte.
         """
-        pause = self._connection.gettimeout() or 0.0
+        before = self._connection.gettimeout()
+        pause = self._pause if self._pause is not None else before or 0.0
         deadline = time.monotonic() + pause + len(left) / MIN_RATE
         try:
             while left:
                 self._connection.settimeout(max(min(pause, deadline - time.monotonic()), _SHORTEST))
                 left = left[self._connection.send(left) :]
         finally:
-            self._connection.settimeout(pause)
+            self._connection.settimeout(before)
 
     def _send_soon(self, data: bytes) -> None:
         self._last = time.monotonic()

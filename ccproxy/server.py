@@ -74,7 +74,6 @@ class Server(ThreadingHTTPServer):
                 self._idle[connection] = None
             elif state == "busy":
                 self._busy.add(connection)
-            self._connections_changed.notify_all()
 
     def retire(self) -> None:
         """Accept no more, for another server does; each connection may have one more request, and ends with it."""
@@ -249,8 +248,7 @@ class Handler(BaseRequestHandler):
         except socket.timeout:
             self._refuse(ApiError("the request did not arrive in time", status=408))
             return False
-        self.connection.settimeout(config.client_write_timeout)
-        line = ClientLine(self.connection, is_chunked=not head.is_http_1_0)
+        line = ClientLine(self.connection, is_chunked=not head.is_http_1_0, pause=config.client_write_timeout)
         response = self.server.app.handle(Request.from_target(head.method, head.target, head.headers, body, line))
         is_last = self.server.stopping.is_set() or not head.keeps_alive
         return self._send(response, head, line, is_last) and not is_last

@@ -153,6 +153,21 @@ def test_the_newest_count() -> None:
     assert correction.apply(100, True) == 900
 
 
+def test_enough_answers_are_fitted_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server does not begin anew with each of them."""
+    found = Learned(None)
+    monkeypatch.setattr(learned, "FIT_AFTER", 3600.0)
+    for number in range(KEPT):
+        found.add(answered(100, 150))
+        assert found.correction(MODEL).samples == number + 1
+    for _ in range(KEPT):
+        found.add(answered(100, 200))
+    assert found.correction(MODEL).apply(100, False) == 150
+    monkeypatch.setattr(learned, "FIT_AFTER", -1.0)
+    found.add(answered(100, 200))
+    assert found.correction(MODEL).apply(100, False) == 200
+
+
 def test_the_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client may name ever new ones."""
     monkeypatch.setattr(learned, "MAX_MODELS", 2)
