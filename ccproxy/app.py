@@ -128,6 +128,7 @@ class App:
             response = self._dispatch(context, request)
         except ApiError as error:
             response = Response.json(error.to_dict(request_id), error.status, error.headers)
+            error.forget()
         except RecursionError:
             refusal = InvalidRequest("the request is nested too deeply")
             response = Response.json(refusal.to_dict(request_id), refusal.status)

@@ -84,6 +84,14 @@ class ApiError(CcproxyError):
         """The Anthropic error type."""
         return error_type(self.status)
 
+    def forget(self) -> None:
+        """Let go of the calls it came through, once it is answered: they hold it and the whole request, and what holds
+        itself stays in memory until the collector finds it."""
+        error: Optional[BaseException] = self
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+
     def to_dict(self, request_id: str) -> Dict[str, Any]:
         """Return the body of the answer, or the data of an ``error`` event."""
         error: Dict[str, Any] = {"type": self.type, "message": self.message}

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import pytest
 
-from ccproxy.provider.client import KEPT_IDLE
-from ccproxy.stub import Finish, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
+from ccproxy.anthropic import MessagesRequest
+from ccproxy.handlers.record import Record
+from ccproxy.handlers.running import Running
+from ccproxy.provider.client import KEPT_IDLE, ProviderResponse
+from ccproxy.stub import Cut, Failure, Finish, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
+from ccproxy.translate.stream import StreamTranslator
 from faults import levels
 from grammar import check_grammar, fold, parse_sse
 from processes import eventually
+from replay import post
 from support import Proxy, ask, proxy_with, running_proxy, user
 
 CLIENTS = 100
@@ -184,3 +190,32 @@ def test_a_burst_leaves_few_connections_behind() -> None:
         assert len(answers) == 30
         sockets = levels()[1]
         eventually(lambda: levels()[1] <= sockets - 2 * (30 - KEPT_IDLE), "the others are closed, at both ends")
+
+
+ENDINGS: Dict[str, Sequence[Step]] = {
+    "well": [Reasoning("hm"), Text("a b"), ToolCall("do", {"a": 1})],
+    "refused": [Failure(400, "no")],
+    "an error on the way": [Text("half"), Failure(500)],
+    "cut": [Text("half"), Cut()],
+}
+
+
+def kept() -> Dict[int, str]:
+    """What of requests is in memory."""
+    kinds = (MessagesRequest, Record, Running, StreamTranslator, ProviderResponse)
+    return {id(thing): type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_request_leaves_nothing_to_the_collector(ending: str, stream: bool) -> None:
+    """Its memory is free when it ends: prompts are large, and the collector comes when it likes."""
+    gc.collect()
+    before = kept().keys()
+    with proxy_with(lambda body: ENDINGS[ending]) as (proxy, _):
+        gc.disable()
+        try:
+            post(proxy.url, user(stream=stream))
+            eventually(lambda: kept().keys() <= before, "all of it is free")
+        finally:
+            gc.enable()

@@ -219,6 +219,7 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
         raise StreamCut(failure.message)
     record.failed(failure, " in mid-stream")
     log.warning("%s %s: %s", context.request_id, record.detail, failure.message)
+    failure.forget()
     yield from _error_parts(exchange.fail(failure, context.request_id), record)
 
 

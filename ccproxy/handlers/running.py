@@ -46,8 +46,10 @@ class Running:
         return self._line.begin() if self._line is not None else False
 
     def stop(self) -> None:
-        """Be watched no more."""
+        """Be watched no more, and let go of the record, which knows this one: what knows itself stays in memory until
+        the collector finds it, the whole prompt with it."""
         self._watch.remove(self)
+        self.record = self._line = None
 
     def fileno(self) -> int:
         """Return the client's socket, or -1 behind a door that has none to show."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Callable, List, Optional
+from weakref import WeakMethod
 
 from ..message import BlockStart, BlockStop, Event, InputJsonDelta, TextDelta
 from ..openai import Json
@@ -23,13 +24,13 @@ class BlockWriter:
     """Gathers events until they are taken."""
 
     def __init__(self, complete: Callable[[OpenBlock], None]) -> None:
-        """``complete`` writes what a block still needs before it is closed."""
+        """``complete``, a method of who owns this, writes what a block still needs before it is closed."""
         self.open: Optional[OpenBlock] = None
         self.count = 0
         self.characters = 0
         """How much was written, for an estimate of tokens."""
         self.out: List[Event] = []
-        self._complete = complete
+        self._complete = WeakMethod(complete)  # else both would wait for the collector
 
     def take(self) -> List[Event]:
         """Return the events since the last time."""
@@ -48,7 +49,9 @@ class BlockWriter:
         """Close the open block, if there is one."""
         if self.open is None:
             return
-        self._complete(self.open)
+        complete = self._complete()
+        if complete is not None:
+            complete(self.open)
         self.out.append(BlockStop(self.open.index))
         self.open = None
 
