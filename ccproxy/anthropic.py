@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 from .errors import InvalidRequest
+from .remembered import once
 
 Json = Dict[str, Any]
 T = TypeVar("T")
@@ -85,6 +86,8 @@ class Message:
     role: str
     content: Tuple[Block, ...]
     raw: Json = field(default_factory=dict)
+    made: Dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What was made of it, for the next turn of the conversation, which brings it again."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class Tool:
     description: str
     input_schema: Optional[Json]
     raw: Json = field(default_factory=dict)
+    made: Dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What was made of it, for the next request that brings it again."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ def _messages(body: Json) -> Tuple[Message, ...]:
     items = _field(body, "messages", list, required=True)
     if not items:
         raise InvalidRequest("messages: at least one message is required")
-    return tuple(_message(item, f"messages.{n}") for n, item in enumerate(items))
+    return tuple(once(item, _message, f"messages.{n}") for n, item in enumerate(items))
 
 
 def _message(item: Any, path: str) -> Message:
@@ -305,7 +310,7 @@ _BLOCKS: Dict[str, Callable[[Json, str], Block]] = {
 
 
 def _tools(items: List[Any]) -> Tuple[Tool, ...]:
-    tools = tuple(read_tool(item, f"tools.{n}.") for n, item in enumerate(items))
+    tools = tuple(once(item, read_tool, f"tools.{n}.") for n, item in enumerate(items))
     names = [tool.name for tool in tools if tool.name]
     if len(names) != len(set(names)):
         raise InvalidRequest("tools: Tool names must be unique.")

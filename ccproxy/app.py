@@ -26,6 +26,7 @@ from .metrics import Metrics
 from .provider.client import ProviderClient
 from .provider.cooldown import Cooldown
 from .provider.repair import Repairs
+from .recall import Recall
 from .spending import Spending
 from .watch import Watch
 from .web import PRIVATE, Request, Response, Stream
@@ -79,6 +80,7 @@ class App:
         self._metrics = Metrics()
         self.counter = counter or Counter()
         self._estimator = Estimator(self.counter, ledger.path if ledger else None)
+        self._recall = Recall()
         self._repairs = Repairs()
         self._cooldown = Cooldown()
         self._last_routes = LastRoutes()
@@ -159,6 +161,7 @@ class App:
         return Context(
             config=config,
             client=self._client,
+            recall=self._recall,
             estimator=self._estimator,
             repairs=self._repairs,
             cooldown=self._cooldown,

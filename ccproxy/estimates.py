@@ -10,7 +10,6 @@ from .calibration import Sample
 from .config.schema import Model
 from .counter import Counter
 from .learned import Learned
-from .recall import Recall
 from .token_families import Family, family_of
 from .tokens import Counted, ceiling, count, is_text
 
@@ -20,7 +19,6 @@ class Estimator:
 
     def __init__(self, counter: Counter, ledger: Optional[Path] = None) -> None:
         self.counter = counter
-        self.recall = Recall()
         self.learned = Learned(ledger)
 
     def of(self, request: MessagesRequest, body_bytes: int) -> Estimates:
@@ -66,6 +64,6 @@ class Estimates:
     def _count(self, model: Model) -> Counted:
         family = family_of(model.name)
         if family not in self._counted:
-            size, parts = self._estimator.counter.size, self._estimator.recall.parts
-            self._counted[family] = count(self._request, size, family, parts)
+            counter = self._estimator.counter
+            self._counted[family] = count(self._request, counter.size, family, counter.has_vocabulary)
         return self._counted[family]

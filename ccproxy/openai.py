@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from .citations import Citation, Search, read_citations
+from .encoded import Encoded
 
 Json = Dict[str, Any]
 
@@ -44,14 +46,18 @@ class ChatMessage:
     tool_call_id: Optional[str] = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> Json:
-        """Return the message object."""
+    def to_dict(self) -> Encoded:
+        """Return the message object, always the same one."""
+        return self._object
+
+    @cached_property
+    def _object(self) -> Encoded:
         body: Json = {"role": self.role, "content": self.content, **self.extra}
         if self.tool_calls:
             body["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         if self.tool_call_id is not None:
             body["tool_call_id"] = self.tool_call_id
-        return body
+        return Encoded(body)
 
 
 @dataclass(frozen=True)

@@ -1,80 +1,134 @@
-"""What was counted of the last conversations: of one that is sent again, only what is new is looked at.
+"""The last conversations by their text: of a body that repeats them, only what is new is parsed.
 
-Comparing JSON values that are equal takes less time than hashing their texts, and far less than walking their blocks.
+Comparing the text of a message that is known takes a microsecond for each 20 KB, parsing it a hundred times as long;
+and what was read, counted and translated of it is known with it. Of a turn of an agent that is nearly everything.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from collections import OrderedDict
+from typing import Any, Dict, List, Optional, Tuple
 
-from .tokens import Part
+from .remembered import Item
 
-MOST_TOKENS = 3_000_000
-MOST_ENTRIES = 100
-_SPAN = 16  # values that are compared at once
+MOST_CHARACTERS = 12_000_000
+"""Of all texts; what is made of them takes about three bytes more for each."""
+LEAST_BODY = 8192
+"""A shorter body is parsed sooner than looked up."""
+LISTS = ("messages", "tools")
+# Characters by which items are looked up: most messages differ within them, by a tool id or their first words. Of a
+# short item they reach into what follows it: before something else it is not found, and kept once more.
+_START = 160
+_MOST_ALIKE = 64  # with one beginning
+_ENTRY = 500  # characters that an item takes besides its text
 
-
-class _Entry(NamedTuple):
-    kind: Tuple[str, str]
-    values: List[Any]
-    parts: List[Part]
-    tokens: float
+_OPEN = re.compile(r"[ \t\n\r]*\{")
+_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_NEXT = re.compile(r"[ \t\n\r]*([,}\]])[ \t\n\r]*")
+_FIRST = re.compile(r"\[[ \t\n\r]*")
 
 
 class Recall:
-    """Remembers the last lists of messages and tools with what each item counts, up to so many tokens in all."""
+    """Remembers the messages and tools of the last bodies, those used longest ago up to so many characters."""
 
-    def __init__(self, most_tokens: float = MOST_TOKENS, most_entries: int = MOST_ENTRIES) -> None:
-        self._most_tokens, self._most_entries = most_tokens, most_entries
-        self._entries_lock = threading.Lock()  # guards changes; who reads takes the list as it is
-        self._entries: List[_Entry] = []
+    def __init__(self, most_characters: int = MOST_CHARACTERS) -> None:
+        self._most = most_characters
+        self._items_lock = threading.Lock()  # guards all below
+        self._alike: Dict[str, List[Item]] = {}
+        self._items: OrderedDict[int, Tuple[Item, str]] = OrderedDict()  # by identity; with the text it is found by
+        self._characters = 0
 
-    def parts(self, kind: Tuple[str, str], values: List[Any], count: Callable[[int], Part]) -> List[Part]:
-        """Return what each value counts, as ``tokens.each_part`` does, counting those that are new at their place.
+    def read(self, text: str, decoder: json.JSONDecoder) -> Optional[Dict[str, Any]]:
+        """Return the JSON object of a body, its known messages and tools as they were read before.
 
-        Args:
-            kind: what is counted for which family.
-            count: counts the value with that number.
+        None says nothing: the body is short, or something is odd about it, and ``decoder`` shall tell.
         """
-        if not values:
-            return []
-        last = self._last(kind, values[0])
-        known = _known(last, values, count) if last is not None else []
-        new = [count(number) for number in range(len(known), len(values))]
-        tokens = (last.tokens if last is not None else 0.0) + sum(map(sum, new))
-        self._keep(_Entry(kind, values, known + new, tokens), last)
-        return known + new
+        if len(text) < LEAST_BODY:
+            return None
+        try:
+            return self._object(text, decoder)
+        except ValueError:
+            return None
 
-    def _last(self, kind: Tuple[str, str], first: Any) -> Optional[_Entry]:
-        entries = (entry for entry in reversed(self._entries) if entry.kind == kind)
-        return next((entry for entry in entries if _are_equal(entry.values[0], first)), None)
+    def _object(self, text: str, decoder: json.JSONDecoder) -> Dict[str, Any]:
+        body: Dict[str, Any] = {}
+        position, mark = _match(_OPEN, text, 0), ","
+        while mark == ",":
+            member = _NAME.match(text, position)
+            if member is None or member[1] in body:
+                raise ValueError
+            name, start = member[1], member.end()
+            is_list = name in LISTS and text.startswith("[", start)
+            body[name], position = self._list(text, start, decoder) if is_list else decoder.raw_decode(text, start)
+            mark, position = _after(text, position)
+        if mark != "}" or position != len(text):
+            raise ValueError
+        return body
 
-    def _keep(self, entry: _Entry, last: Optional[_Entry]) -> None:
-        with self._entries_lock:
-            kept = [other for other in self._entries if other is not last]
-            kept.append(entry)
-            tokens = sum(other.tokens for other in kept)
-            while len(kept) > 1 and (tokens > self._most_tokens or len(kept) > self._most_entries):
-                tokens -= kept.pop(0).tokens
-            self._entries = kept
+    def _list(self, text: str, start: int, decoder: json.JSONDecoder) -> Tuple[List[Any], int]:
+        """Return a list that begins at ``start``, and where it ends."""
+        items: List[Any] = []
+        position, mark = _match(_FIRST, text, start), ","
+        if text.startswith("]", position):
+            return items, position + 1
+        while mark == ",":
+            item: Any = self._known(text, position)
+            if item is not None:
+                end = position + len(item.text)
+            else:
+                item, end = decoder.raw_decode(text, position)
+                if isinstance(item, dict):
+                    item = Item(item, text[position:end])
+                    self._keep(item, text[position : position + _START])
+            items.append(item)
+            mark, position = _after(text, end)
+        if mark != "]":
+            raise ValueError
+        return items, position
+
+    def _known(self, text: str, position: int) -> Optional[Item]:
+        with self._items_lock:
+            for item in reversed(self._alike.get(text[position : position + _START], ())):
+                if text.startswith(item.text, position):
+                    self._items.move_to_end(id(item))
+                    return item
+        return None
+
+    def _keep(self, item: Item, start: str) -> None:
+        if len(item.text) > self._most // 4:
+            return
+        with self._items_lock:
+            alike = self._alike.setdefault(start, [])
+            alike.append(item)
+            self._items[id(item)] = (item, start)
+            self._characters += len(item.text) + _ENTRY
+            if len(alike) > _MOST_ALIKE:
+                self._forget(id(alike[0]))
+            while self._characters > self._most:
+                self._forget(next(iter(self._items)))
+
+    def _forget(self, key: int) -> None:
+        item, start = self._items.pop(key)
+        self._characters -= len(item.text) + _ENTRY
+        self._alike[start] = [other for other in self._alike[start] if other is not item]
+        if not self._alike[start]:
+            del self._alike[start]
 
 
-def _known(last: _Entry, values: List[Any], count: Callable[[int], Part]) -> List[Part]:
-    """Return the parts of the values that have one before them, in spans: most are equal as a whole."""
-    parts: List[Part] = []
-    for start in range(0, min(len(values), len(last.values)), _SPAN):
-        before, now = last.values[start : start + _SPAN], values[start : start + _SPAN]
-        if _are_equal(before, now):
-            parts += last.parts[start : start + _SPAN]
-            continue
-        for number, (one, other) in enumerate(zip(before, now), start):
-            parts.append(last.parts[number] if _are_equal(one, other) else count(number))
-    return parts
+def _match(pattern: re.Pattern[str], text: str, position: int) -> int:
+    """Return where a pattern ends that has to be at a position."""
+    found = pattern.match(text, position)
+    if found is None:
+        raise ValueError
+    return found.end()
 
 
-def _are_equal(one: Any, other: Any) -> bool:
-    try:
-        return bool(one == other)
-    except RecursionError:  # nested deeper than can be compared
-        return False
+def _after(text: str, position: int) -> Tuple[str, int]:
+    """Return the mark after a value, and where what follows it begins."""
+    found = _NEXT.match(text, position)
+    if found is None:
+        raise ValueError
+    return found[1], found.end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from operator import ne
-from typing import Any, Callable, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Hashable, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 from .anthropic import (
     Block,
@@ -49,6 +49,8 @@ class Part(NamedTuple):
     thinking: float = 0.0
     media: float = 0.0
     """Images and PDFs."""
+    spared: float = 0.0
+    """The bytes of its texts beyond their tokens."""
     has_citations: bool = False
 
 
@@ -57,15 +59,6 @@ class Counted(NamedTuple):
 
     tokens: int
     media: int
-
-
-Parts = Callable[[Tuple[str, str], List[Any], Callable[[int], Part]], List[Part]]
-"""Given what is counted for which family, the JSON values to count and how one is counted: the part of each value."""
-
-
-def each_part(kind: Tuple[str, str], values: List[Any], count: Callable[[int], Part]) -> List[Part]:
-    """Count every value, remembering none."""
-    return [count(number) for number in range(len(values))]
 
 
 def is_text(request: MessagesRequest) -> bool:
@@ -91,24 +84,17 @@ def estimate(request: MessagesRequest, size: Callable[[str], Size], family: Fami
     return count(request, size, family).tokens
 
 
-def count(
-    request: MessagesRequest, size: Callable[[str], Size], family: Family, parts_of: Parts = each_part
-) -> Counted:
+def count(request: MessagesRequest, size: Callable[[str], Size], family: Family, state: Hashable = None) -> Counted:
     """Count the input tokens of a request for one family of models.
 
     Args:
         size: measures a text.
-        parts_of: counts messages and tools, or remembers what they count.
+        state: what the sizes depend on. Messages and tools that were counted in the same are not counted again.
     """
-    tally = _Count(family, size)
+    tally = _Count(family, size, state)
     system = tally.part(request.system)
-    parts = parts_of(
-        (family.name, "messages"),
-        [message.raw for message in request.messages],
-        lambda number: tally.part(request.messages[number].content),
-    )
-    texts, thinking, media, citing = zip(*parts)
-    total = tally.frame(request.messages) + system.text + sum(texts) + tally.tools(request, parts_of)
+    texts, thinking, media, _, citing = zip(*map(tally.message, request.messages))
+    total = tally.frame(request.messages) + system.text + sum(texts) + tally.tools(request)
     if any(thinking):
         total += sum(thinking if family.keeps_thinking else thinking[_current_turn(request.messages) + 1 :])
     if request.thinking.get("type") == "enabled":
@@ -125,22 +111,32 @@ def count(
 class _Count:
     """Counts the parts of a request; fractions are kept to its end."""
 
-    def __init__(self, family: Family, size: Callable[[str], Size]) -> None:
+    def __init__(self, family: Family, size: Callable[[str], Size], state: Hashable = None) -> None:
         self._family, self._size = family, size
-        self._thinking = self._media = 0.0
+        self._key = (family.name, size, state)
+        self._thinking = self._media = self._spared = 0.0
         self._has_citations = False
+
+    def message(self, message: Message) -> Part:
+        """Return what a message counts."""
+        part: Optional[Part] = message.made.get(self._key)
+        if part is None:
+            part = message.made[self._key] = self.part(message.content)
+        return part
 
     def part(self, blocks: Iterable[Block]) -> Part:
         """Return what the blocks of one message count."""
-        self._thinking = self._media = 0.0
+        self._thinking = self._media = self._spared = 0.0
         self._has_citations = False
         text = sum(map(self._block, blocks))
-        return Part(text, self._thinking, self._media, self._has_citations)
+        return Part(text, self._thinking, self._media, self._spared, self._has_citations)
 
     def text(self, text: str) -> float:
         """A text has no more tokens than bytes, in any vocabulary."""
         size = self._size(text)
-        return min(size.bytes, self._family.text * size.tokens + self._family.symbol * size.symbols)
+        tokens = min(size.bytes, self._family.text * size.tokens + self._family.symbol * size.symbols)
+        self._spared += size.bytes - tokens
+        return tokens
 
     def texts(self, value: Any) -> float:
         return sum(map(self.text, _strings(value)))
@@ -151,7 +147,7 @@ class _Count:
         turns: int = 1 + sum(map(ne, roles, roles[1:]))
         return turns * self._family.turn + (0.0 if messages[-1].role == "assistant" else self._family.request)
 
-    def tools(self, request: MessagesRequest, parts_of: Parts) -> float:
+    def tools(self, request: MessagesRequest) -> float:
         """Return what the tools add; those that are loaded later count once, for all of them."""
         family, choice = self._family, request.tool_choice
         ready = [tool for tool in request.tools if not tool.raw.get("defer_loading")]
@@ -161,11 +157,15 @@ class _Count:
         total = float(family.forced_tools if is_forced else family.tools)
         if len(ready) < len(request.tools):
             total += family.deferred_tools
-        kind = (family.name, "tools")
-        parts = parts_of(kind, [tool.raw for tool in ready], lambda number: Part(self._tool(ready[number])))
-        return total + sum(part.text for part in parts)
+        return total + sum(map(self._tool, ready))
 
     def _tool(self, tool: Tool) -> float:
+        tokens: Optional[float] = tool.made.get(self._key)
+        if tokens is None:
+            tokens = tool.made[self._key] = self._declared(tool)
+        return tokens
+
+    def _declared(self, tool: Tool) -> float:
         if tool.input_schema is None:
             return next((size for prefix, size in _TYPED_TOOLS.items() if tool.type.startswith(prefix)), 0)
         if self._family.has_typed_tools:

@@ -12,6 +12,7 @@ from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import Model
 from ccproxy.counter import Counter
 from ccproxy.estimates import Estimator
+from ccproxy.recall import Recall
 
 Json = Dict[str, Any]
 
@@ -50,11 +51,11 @@ def conversation(chance: random.Random) -> Json:
     return body(messages, tools=tools, system=text(chance, 3000))
 
 
-def seconds(estimator: Estimator, asked: Json, beside: Json) -> float:
-    """The time to count a request, just as it was parsed, with another one parsed before, so that caches are alike."""
+def seconds(estimator: Estimator, recall: Recall, asked: Json, beside: Json) -> float:
+    """The time to count a request, just as it was read, with another one parsed before, so that caches are alike."""
     encoded = json.dumps(asked)
     MessagesRequest.from_dict(json.loads(json.dumps(beside)))
-    request = MessagesRequest.from_dict(json.loads(encoded))
+    request = MessagesRequest.from_dict(recall.read(encoded, json.JSONDecoder()) or json.loads(encoded))
     began = time.perf_counter()
     estimator.of(request, len(encoded)).of(MODEL)
     return time.perf_counter() - began
@@ -65,14 +66,14 @@ def report() -> str:
     chance = random.Random(1)
     counter = Counter()
     counter.load()
-    known, so_far = Estimator(counter), conversation(chance)
-    first = seconds(known, so_far, so_far)
+    known, recall, so_far = Estimator(counter), Recall(), conversation(chance)
+    first = seconds(known, recall, so_far, so_far)
     longer, alone = [], []
     gc.disable()  # as timeit does: what it finds belongs to the parsers
     for number in range(ROUNDS):
         new, other = turn(chance, 1000 + number), turn(chance, 5000 + number)
-        longer.append(seconds(known, {**so_far, "messages": so_far["messages"] + new}, so_far))
-        alone.append(seconds(Estimator(counter), body(other), so_far))
+        longer.append(seconds(known, recall, {**so_far, "messages": so_far["messages"] + new}, so_far))
+        alone.append(seconds(Estimator(counter), Recall(), body(other), so_far))
     gc.enable()
     again, once = min(longer), min(alone)
     return (

@@ -1,113 +1,208 @@
-"""Conversations that come again: what is equal is not counted twice, whatever changed around it."""
+"""Conversations that come again: what is in the same words is the same value, read, counted and translated once."""
 
 from __future__ import annotations
 
-from typing import Any, List
+import json
+from typing import Any, Dict, List
 
 import pytest
 
-from ccproxy.recall import Recall
-from ccproxy.tokens import Part
+from ccproxy.anthropic import MessagesRequest
+from ccproxy.errors import InvalidRequest
+from ccproxy.handlers.context import parse_body
+from ccproxy.recall import LEAST_BODY, Recall
+from ccproxy.web import Request
+from sent import translated
+from support import ask, proxy_with
 
-KIND = ("family", "messages")
-
-
-def said(number: int, **more: Any) -> Any:
-    return {"role": "user", "content": [{"type": "text", "text": f"text {number}", **more}]}
-
-
-class Counting:
-    """Counts a value as the length of its JSON, and lists the numbers of those it was asked for."""
-
-    def __init__(self, recall: Recall) -> None:
-        self.recall = recall
-        self.counted: List[int] = []
-
-    def parts(self, values: List[Any], kind: Any = KIND) -> List[Part]:
-        self.counted.clear()
-
-        def count(number: int) -> Part:
-            self.counted.append(number)
-            return Part(float(len(str(values[number]))))
-
-        found = self.recall.parts(kind, values, count)
-        assert found == [Part(float(len(str(value)))) for value in values]
-        return found
+Json = Dict[str, Any]
+WORDS = "some words of a turn " * 20
 
 
-def conversation(turns: int) -> List[Any]:
+def said(number: int, **more: Any) -> Json:
+    return {"role": "user", "content": [{"type": "text", "text": f"text {number} {WORDS}", **more}]}
+
+
+def conversation(turns: int) -> List[Json]:
     return [said(number) for number in range(turns)]
 
 
-@pytest.mark.parametrize("turns", [1, 15, 16, 17, 100])
-def test_what_is_new_is_counted(turns: int) -> None:
+def body(messages: List[Json], **fields: Any) -> Json:
+    return {"model": "m", "max_tokens": 9, "messages": messages, "system": "y" * LEAST_BODY, **fields}
+
+
+def read(recall: Recall, value: Json, **style: Any) -> Any:
+    found = recall.read(json.dumps(value, **style), json.JSONDecoder())
+    assert found == value
+    return found
+
+
+def new(before: Json, now: Json) -> List[int]:
+    """The numbers of the messages that were not known."""
+    known = {id(message) for message in before["messages"]}
+    return [number for number, message in enumerate(now["messages"]) if id(message) not in known]
+
+
+# --- what is known -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turns", [1, 2, 100])
+def test_what_is_new_is_parsed(turns: int) -> None:
     """At the end, as clients send it."""
-    counting = Counting(Recall())
-    counting.parts(conversation(turns))
-    assert counting.counted == list(range(turns))
-    counting.parts(conversation(turns + 2))
-    assert counting.counted == [turns, turns + 1]
-    counting.parts(conversation(turns + 2))
-    assert counting.counted == []
-
-
-@pytest.mark.parametrize("changed", [1, 15, 16, 40, 98])
-def test_what_changed_is_counted_again(changed: int) -> None:
-    """A mark on a message, a result that was cleared: only that one, wherever it is."""
-    counting = Counting(Recall())
-    counting.parts(conversation(100))
-    values = conversation(100)
-    values[changed] = said(changed, cache_control={"type": "ephemeral"})
-    counting.parts(values)
-    assert counting.counted == [changed]
-
-
-def test_a_shorter_one_is_known() -> None:
-    """Somebody went back."""
-    counting = Counting(Recall())
-    counting.parts(conversation(50))
-    counting.parts(conversation(20))
-    assert counting.counted == []
-
-
-def test_conversations_are_apart() -> None:
-    """By their first message, and by what is counted for which family."""
-    counting = Counting(Recall())
-    other = [said(-1), *conversation(3)]
-    counting.parts(conversation(5))
-    counting.parts(other)
-    assert len(counting.counted) == 4
-    counting.parts(conversation(5), ("family", "tools"))
-    assert len(counting.counted) == 5
-    counting.parts(conversation(6))
-    assert counting.counted == [5]
-
-
-def test_nothing_is_no_conversation() -> None:
-    """A request without tools."""
-    assert Counting(Recall()).parts([]) == []
-
-
-def test_the_memory_is_bounded() -> None:
-    """By tokens and by conversations; the one that came least recently is forgotten."""
-    for recall in (Recall(most_entries=2), Recall(most_tokens=2.5 * len(str(said(10))))):
-        counting = Counting(recall)
-        for number in (10, 20, 10, 30):
-            counting.parts([said(number)])
-        counting.parts([said(10)])
-        assert counting.counted == []
-        counting.parts([said(20)])
-        assert counting.counted == [0]
-
-
-def test_what_is_too_deep_to_compare_is_counted() -> None:
-    """Never an exception."""
-    deep: Any = []
-    other: Any = []
-    for _ in range(100_000):
-        deep, other = [deep], [other]
     recall = Recall()
-    assert recall.parts(KIND, [deep], lambda number: Part(1.0)) == [Part(1.0)]
-    assert recall.parts(KIND, [other], lambda number: Part(2.0)) == [Part(2.0)]
-    while deep:
-        deep, other = deep[0], other[0]  # freed level by level
+    first = read(recall, body(conversation(turns)))
+    assert new(first, read(recall, body(conversation(turns)))) == []
+    assert new(first, read(recall, body(conversation(turns + 2)))) == [turns, turns + 1]
+
+
+@pytest.mark.parametrize("changed", [0, 1, 40, 98])
+def test_what_changed_is_parsed_again(changed: int) -> None:
+    """A mark on a message, a result that was cleared: only that one, wherever it is; and what was taken out."""
+    recall = Recall()
+    first = read(recall, body(conversation(100)))
+    messages = conversation(100)
+    messages[changed] = said(changed, cache_control={"type": "ephemeral"})
+    assert new(first, read(recall, body(messages))) == [changed]
+    del messages[changed]
+    assert new(first, read(recall, body(messages))) == []
+
+
+def test_short_messages_are_known_where_the_same_follows() -> None:
+    """They are looked up by what follows them, too."""
+    recall = Recall()
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, *conversation(2)]
+    first = read(recall, body(messages))
+    assert new(first, read(recall, body([*messages, said(9)]))) == [4]
+
+
+def test_tools_are_known() -> None:
+    """In any conversation."""
+    tools = [{"name": name, "description": WORDS, "input_schema": {"type": "object"}} for name in ("Read", "Write")]
+    recall = Recall()
+    first = read(recall, body(conversation(1), tools=tools))["tools"]
+    again = read(recall, body([said(7)], tools=[*tools[::-1], {**tools[0], "name": "Third"}]))["tools"]
+    assert again[0] is first[1]
+    assert again[1] is first[0]
+
+
+def test_what_was_used_longest_ago_is_forgotten() -> None:
+    """The memory is bounded by characters; what is larger than a quarter of it is not kept at all."""
+    recall = Recall(most_characters=3 * 1100)
+    seen = {number: read(recall, body([said(number)])) for number in (10, 20, 30)}
+    assert new(seen[10], read(recall, body([said(10)]))) == []
+    read(recall, body([said(40)]))
+    assert new(seen[10], read(recall, body([said(10)]))) == []
+    assert new(seen[20], read(recall, body([said(20)]))) == [0]
+    assert recall._characters <= 3 * 1100
+    assert len(recall._items) == sum(map(len, recall._alike.values()))
+
+
+def test_messages_that_begin_alike_are_told_apart() -> None:
+    """A project's conversations begin with the same words; of too many such the oldest are forgotten."""
+    recall = Recall()
+    for number in range(200):
+        value = body([{"role": "user", "content": "The same beginning. " * 50 + str(number)}])
+        assert new(read(recall, value), read(recall, value)) == []
+    assert len(recall._items) == 64
+
+
+# --- that nothing is lost ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", [{}, {"separators": (",", ":")}, {"indent": 2}, {"ensure_ascii": False}])
+def test_any_layout_is_read(style: Json) -> None:
+    """White space, escapes and characters beyond ASCII, when it is read first and when it is known."""
+    value = body([said(1, extra='é漢😀\n"\\/'), said(2)], tools=[], stop_sequences=["]", "}"], metadata={})
+    recall = Recall()
+    for _ in range(3):
+        read(recall, value, **style)
+
+
+WHOLE = json.dumps(body(conversation(3)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + WHOLE + "]",
+        WHOLE + "x",
+        WHOLE + "}",
+        WHOLE[:-1],
+        WHOLE[:-1] + "]",
+        WHOLE[:-1] + ",}",
+        WHOLE[:-1] + ', "model": "twice"}',
+        WHOLE[:-1] + ', "mod\\u0065l": "twice"}',
+        WHOLE[:-1] + ', "a": NaN}',
+        WHOLE[:-1] + ', "a": {"b": 1, "b": 2}}',
+        WHOLE.replace('"messages": [', '"messages": [,'),
+        WHOLE.replace("]}, {", "]} {"),
+        WHOLE.replace("]}, {", "]}, }"),
+        WHOLE.replace('}], "system"', '}}, "system"'),
+        WHOLE.replace('}], "system"', '},], "system"'),
+    ],
+)
+def test_what_is_no_json_is_refused_as_without_a_memory(text: str) -> None:
+    """With the same words, after the conversation was seen, too."""
+    recall = Recall()
+    parse_body(Request("POST", "/", body=WHOLE.encode()), recall)
+    answers = []
+    for memory in (None, recall):
+        try:
+            answers.append(parse_body(Request("POST", "/", body=text.encode()), memory))
+        except InvalidRequest as error:
+            answers.append(error.message)
+    assert answers[0] == answers[1]
+
+
+def test_one_text_may_be_message_and_tool() -> None:
+    """What an item was read as belongs to where it stood."""
+    item = {"name": "n", "role": "user", "content": WORDS, "input_schema": {"type": "object"}}
+    value = read(Recall(), body([item, item], tools=[item]))
+    asked = MessagesRequest.from_dict(value)
+    assert asked.messages[0] is asked.messages[1]
+    assert (asked.messages[0].role, asked.tools[0].name) == ("user", "n")
+
+
+def test_errors_name_the_place() -> None:
+    """Of an item that was refused before, too."""
+    recall = Recall()
+    wrong = {"role": "nobody", "content": WORDS}
+    for before in (0, 1, 2):
+        with pytest.raises(InvalidRequest, match=rf"messages\.{before}\.role"):
+            MessagesRequest.from_dict(read(recall, body([*conversation(before), wrong])))
+
+
+def test_each_model_is_sent_its_own() -> None:
+    """What was made for one dialect is not sent in another one, nor is what was dropped forgotten."""
+    recall = Recall()
+    call = {"type": "tool_use", "id": "toolu_" + "x" * 60, "name": "Read", "input": {"path": WORDS}}
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": WORDS}
+    media = {"type": "image", "source": {"type": "url", "url": "http://i.test/" + "p" * 200}}
+    messages = [
+        said(0),
+        {"role": "assistant", "content": [call, call]},
+        {"role": "user", "content": [result, media]},
+    ]
+    tools = [{"name": "Read", "input_schema": {"type": "object", "$id": WORDS, "additionalProperties": False}}]
+    for dialect in ("openai", "mistral", "gemini", "openai"):
+        alone = translated(messages, dialect, tools=tools)
+        value = read(recall, body(messages, tools=tools))
+        known = translated(value["messages"], dialect, tools=value["tools"])
+        assert known.request.to_dict() == alone.request.to_dict()
+        assert known.dropped == alone.dropped
+
+
+def test_a_provider_gets_the_same() -> None:
+    """From a proxy that knows the conversation as from one that does not."""
+    messages: List[Json] = [said(0)]
+    for number in range(1, 4):
+        call = {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {"path": f"/é{number}"}}
+        result = {"type": "tool_result", "tool_use_id": call["id"], "content": f"\udcff {WORDS}"}
+        messages += [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    with proxy_with() as (knowing, provider):
+        for turns in (1, 3, 5, 7):
+            asked = body(messages[:turns])
+            with proxy_with() as (fresh, other):
+                for proxy in (knowing, fresh):
+                    assert ask(proxy.url, "/v1/messages", asked).status == 200
+                assert json.dumps(provider.requests[-1].body) == json.dumps(other.requests[-1].body)

@@ -13,6 +13,7 @@ from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import Model
 from ccproxy.counter import Counter, Size, characters_estimate
 from ccproxy.estimates import Estimates, Estimator
+from ccproxy.recall import Recall
 from ccproxy.token_families import Family, family_of
 from ccproxy.tokens import ceiling, estimate, is_text
 from test_image_size import PAGE, b64, png
@@ -121,7 +122,7 @@ def test_what_was_counted_by_characters_is_counted_again() -> None:
     assert counter.size("word " * 100).tokens == 101
 
 
-def long_conversation(turns: int) -> MessagesRequest:
+def long_conversation(turns: int, recall: Recall) -> MessagesRequest:
     """About 200,000 tokens in 200 turns, with tools; ``turns`` more of a thousand tokens each."""
 
     def turn(number: int) -> List[Any]:
@@ -133,7 +134,7 @@ def long_conversation(turns: int) -> MessagesRequest:
     tool = {"name": "Read", "description": "Reads. " * 100, "input_schema": {"type": "object"}}
     messages = [{"role": "user", "content": "Hi"}] + [part for number in range(200 + turns) for part in turn(number)]
     body = {"model": "m", "max_tokens": 1, "system": "You help. " * 1000, "tools": [tool], "messages": messages}
-    return MessagesRequest.from_dict(body)
+    return MessagesRequest.from_dict(recall.read(json.dumps(body), json.JSONDecoder()))
 
 
 def model(name: str) -> Model:
@@ -148,20 +149,21 @@ def estimates_of(asked: MessagesRequest, estimator: Estimator) -> Estimates:
 def test_one_more_turn_costs_one_turn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a conversation that is sent again only what is new is encoded, and only that is walked through."""
     vocabulary = Vocabulary()
-    estimator = Estimator(Counter(vocabulary.encode))
-    before = estimates_of(long_conversation(0), estimator).of(model(name))
+    estimator, recall = Estimator(Counter(vocabulary.encode)), Recall()
+    before = estimates_of(long_conversation(0, recall), estimator).of(model(name))
     assert before > 200_000
     vocabulary.encoded.clear()
     walked: List[Any] = []
     really = tokens._Count._block
     monkeypatch.setattr(tokens._Count, "_block", lambda self, block: walked.append(block) or really(self, block))
-    longer = long_conversation(1)
+    longer = long_conversation(1, recall)
     after = estimates_of(longer, estimator).of(model(name))
     assert [len(text.split()) for text in vocabulary.encoded] == [1, 1000]  # the call's input and its result
     new = [*longer.system, *longer.messages[-2].content, *longer.messages[-1].content]
     assert len(walked) == len(new) + 1  # and the text inside the result
+    unremembered = long_conversation(1, Recall())
     assert after > before + 1000
-    assert after == estimates_of(longer, Estimator(Counter(vocabulary.encode))).of(model(name))
+    assert after == estimates_of(unremembered, Estimator(Counter(vocabulary.encode))).of(model(name))
 
 
 def test_a_family_is_counted_once() -> None:

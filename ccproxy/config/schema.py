@@ -58,13 +58,13 @@ class Model:
         """The name the provider is sent."""
         return self.model_name or self.model_id
 
-    @property
+    @cached_property
     def dialect(self) -> Dialect:
         """The model's dialect: the configured one, else the one recognised from address and name."""
         name = self.dialect_name or recognise(self.api_base, self.name).name
         return (RESPONSES if self.api == "responses" else DIALECTS)[name]
 
-    @property
+    @cached_property
     def api(self) -> str:
         """One of ``APIS``: the configured one, else chat completions for all models that do not need the other."""
         return self.api_name or ("responses" if needs_responses(self.api_base, self.name) else "chat")

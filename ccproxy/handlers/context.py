@@ -17,6 +17,7 @@ from ..metrics import Metrics
 from ..provider.client import ProviderClient
 from ..provider.cooldown import Cooldown
 from ..provider.repair import Repairs
+from ..recall import Recall
 from ..spending import Spending
 from ..web import Request
 from .running import Running
@@ -28,6 +29,7 @@ class Context:
 
     config: Config
     client: ProviderClient
+    recall: Recall
     estimator: Estimator
     repairs: Repairs
     request_id: str
@@ -51,8 +53,8 @@ class Context:
     """Why the files of the configuration are not what is in force."""
 
 
-def parse_body(request: Request) -> Any:
-    """Return the JSON document of a request body.
+def parse_body(request: Request, recall: Optional[Recall] = None) -> Any:
+    """Return the JSON document of a request body; what ``recall`` knows of it is not read again.
 
     Raises:
         InvalidRequest: saying where the text stops being JSON.
@@ -62,7 +64,8 @@ def parse_body(request: Request) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: not UTF-8 at byte {error.start}") from None
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
+        known = recall.read(text, _DECODER) if recall is not None else None
+        return json.loads(text, **_STRICT) if known is None else known
     except RecursionError:
         raise InvalidRequest("The request body is not valid JSON: nested too deeply") from None
     except ValueError as error:
@@ -89,3 +92,7 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"{twice[:50]!r} is there twice")
     return found
+
+
+_STRICT: Dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite, "object_pairs_hook": _unique}
+_DECODER = json.JSONDecoder(**_STRICT)

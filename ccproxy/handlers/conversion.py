@@ -20,7 +20,7 @@ from .messages import answer
 
 def handle(context: Context, request: Request) -> Response:
     """Answer as that model, or with ``?dry_run=1`` show what it would be sent."""
-    messages = MessagesRequest.from_dict(parse_body(request))
+    messages = MessagesRequest.from_dict(parse_body(request, context.recall))
     name = request.query.get("model") or messages.model
     model = context.config.find(name)
     if model is None:

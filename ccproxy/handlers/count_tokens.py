@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def handle(context: Context, request: Request) -> Response:
     """Answer ``{"input_tokens": N}``."""
-    messages = MessagesRequest.from_dict(parse_body(request), needs_max_tokens=False)
+    messages = MessagesRequest.from_dict(parse_body(request, context.recall), needs_max_tokens=False)
     estimates = context.estimator.of(messages, len(request.body))
     model = route(context, request, messages, estimates).models[0]
     if model.direct:

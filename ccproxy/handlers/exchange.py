@@ -10,10 +10,11 @@ from typing import Callable, Iterator, List, Optional, Tuple, Union
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
+from ..encoded import encode
 from ..errors import ApiError, ProviderError
 from ..estimates import Estimates
 from ..message import Event
-from ..openai import Chunk, Json, dump
+from ..openai import Chunk, Json
 from ..pricing import reported_cost
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderResponse
@@ -61,9 +62,8 @@ def _send(body: Json, model: Model, context: Context, count: Callable[[], int]) 
 
 
 def _call(body: Json, model: Model, count: Callable[[], int]) -> Call:
-    data = dump(body).encode("utf-8", "replace")
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
-    return Call(model, APIS[model.api].path, data, headers, count)
+    return Call(model, APIS[model.api].path, encode(body), headers, count)
 
 
 class CutShort:

@@ -35,7 +35,7 @@ WHOLE_COMMIT_AFTER = 45.0
 
 def handle(context: Context, request: Request) -> Response:
     """Answer a message request."""
-    messages = MessagesRequest.from_dict(parse_body(request))
+    messages = MessagesRequest.from_dict(parse_body(request, context.recall))
     estimates = context.estimator.of(messages, len(request.body))
     decision = route(context, request, messages, estimates, is_remembered=True)
     if messages.max_tokens == 0 and not decision.models[0].direct:

@@ -7,7 +7,7 @@ system messages first. Everything here is deterministic, so that a conversation 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from ..anthropic import (
     Block,
@@ -43,16 +43,36 @@ def translate_messages(
     system = _system([*request.system, *map(TextBlock, instructions)], target, notes)
     messages: List[ChatMessage] = []
     for turn, calls in turns_of(request, target):
-        if turn.role == "assistant":
-            message = _assistant(turn, target, notes)
-            messages += [message] if message else []
-        elif turn.role == "system":
-            messages += _system(turn.content, target, notes)
-        else:
-            messages += _user(turn, calls, target, notes)
+        made = turn.made.get(_Made)
+        if made is None or made.target != target or made.calls != calls:
+            made = turn.made[_Made] = _make(turn, calls, target)
+        messages += made.messages
+        for what in made.dropped:
+            notes.drop(what)
     if not messages:
         raise InvalidRequest(NOTHING_SAID)
     return system + _with_prefill(messages, target)
+
+
+class _Made(NamedTuple):
+    """What became of a turn, kept with it for the next request of the conversation."""
+
+    target: Target
+    calls: Tuple[str, ...]
+    messages: List[ChatMessage]
+    dropped: List[str]
+
+
+def _make(turn: Message, calls: Tuple[str, ...], target: Target) -> _Made:
+    notes = Notes()
+    if turn.role == "assistant":
+        message = _assistant(turn, target, notes)
+        messages = [message] if message else []
+    elif turn.role == "system":
+        messages = _system(turn.content, target, notes)
+    else:
+        messages = _user(turn, calls, target, notes)
+    return _Made(target, calls, messages, notes.dropped)
 
 
 def with_breakpoint(messages: List[ChatMessage], cache_control: Json) -> List[ChatMessage]:
@@ -117,7 +137,9 @@ def _without_repeats(messages: Iterable[Message]) -> List[Message]:
             for block in message.content
             if not (isinstance(block, ToolResultBlock) and block.tool_use_id in repeated)
         )
-        if content or not message.content:
+        if len(content) == len(message.content):
+            kept.append(message)
+        elif content:
             kept.append(replace(message, content=content))
     return kept
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
 from ..anthropic import MessagesRequest, OtherBlock, Tool, ToolUseBlock, read_tool
+from ..encoded import Encoded
 from ..errors import InvalidRequest
 from ..provider.dialects import Dialect
 from .content import Notes
@@ -125,8 +126,11 @@ def current_tools(request: MessagesRequest) -> List[Tool]:
 
 def _function(tool: Tool, dialect: Dialect, notes: Notes) -> List[Json]:
     if tool.input_schema is not None:
-        is_strict = bool(tool.raw.get("strict")) and dialect.takes_strict and fits_strict(tool.input_schema)
-        return [_entry(tool.name, tool.description, clean_schema(tool.input_schema, dialect.name), dialect, is_strict)]
+        made_for, entry = tool.made.get(_function, (None, {}))
+        if made_for is not dialect:
+            entry = _declared(tool, tool.input_schema, dialect)
+            tool.made[_function] = (dialect, entry)
+        return [entry]
     typed = next((row for row in TYPED_TOOLS if tool.type.startswith(row.prefix)), None)
     if typed is not None:
         return [_entry(tool.name, tool.description or typed.description, typed.parameters, dialect)]
@@ -136,6 +140,11 @@ def _function(tool: Tool, dialect: Dialect, notes: Notes) -> List[Json]:
         notes.drop(f"server tool {tool.type!r}")
         return []
     raise InvalidRequest(f"tools: {tool.type!r} cannot be used through this proxy")
+
+
+def _declared(tool: Tool, schema: Json, dialect: Dialect) -> Json:
+    is_strict = bool(tool.raw.get("strict")) and dialect.takes_strict and fits_strict(schema)
+    return Encoded(_entry(tool.name, tool.description, clean_schema(schema, dialect.name), dialect, is_strict))
 
 
 def _entry(name: str, description: str, parameters: Json, dialect: Dialect, is_strict: bool = False) -> Json:

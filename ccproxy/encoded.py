@@ -1,0 +1,41 @@
+"""Request bodies to the bytes that providers are sent: what a conversation repeats is encoded once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Mapping, Optional
+
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Encoded(Dict[str, Any]):
+    """A JSON object that is encoded once. Nobody changes it: a changed copy is a plain dict."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        super().__init__(value)
+        self._data: Optional[bytes] = None
+
+    @property
+    def data(self) -> bytes:
+        """Its text in UTF-8."""
+        if self._data is None:
+            self._data = _bytes(self)
+        return self._data
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return a request body as it is sent to providers, in UTF-8; lone halves of characters become ``?``."""
+    members = [_bytes(name) + b":" + _member(value) for name, value in body.items()]
+    return b"{" + b",".join(members) + b"}"
+
+
+def _member(value: Any) -> bytes:
+    if not isinstance(value, list):
+        return _bytes(value)
+    return b"[" + b",".join([item.data if type(item) is Encoded else _bytes(item) for item in value]) + b"]"
+
+
+def _bytes(value: Any) -> bytes:
+    return _compact(value).encode("utf-8", "replace")
