@@ -11,7 +11,7 @@ from .config.schema import Model
 from .counter import Counter
 from .learned import Learned
 from .token_families import Family, family_of
-from .tokens import Counted, ceiling, count, is_text
+from .tokens import Counted, ceiling, count, is_text, spared
 
 
 class Estimator:
@@ -40,10 +40,21 @@ class Estimates:
         return correction.apply(counted.tokens, bool(self._request.tools), counted.media)
 
     def surely_fit(self, model: Model, limit: int) -> bool:
-        """Whether no count can exceed a limit, without counting; False says nothing."""
-        correction = self._estimator.learned.correction(model)
-        most = correction.apply(ceiling(self._bytes), bool(self._request.tools))
-        return most <= limit and is_text(self._request)
+        """Whether no count can exceed a limit; False says nothing.
+
+        Texts are counted only until that is certain: the rest has time until the provider works.
+        """
+        if not is_text(self._request):
+            return False
+        correction, has_tools = self._estimator.learned.correction(model), bool(self._request.tools)
+        counter, most = self._estimator.counter, float(ceiling(self._bytes))
+        less = spared(self._request, counter.size, family_of(model.name), counter.has_vocabulary)
+        while correction.apply(round(most), has_tools) > limit:
+            known = next(less, None)
+            if known is None:
+                return False
+            most -= known
+        return True
 
     def how(self, model: Model) -> str:
         """Return how the estimate for a model is made, in words."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from operator import ne
-from typing import Any, Callable, Hashable, Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Hashable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from .anthropic import (
     Block,
@@ -77,6 +77,14 @@ def is_text(request: MessagesRequest) -> bool:
 def ceiling(body_bytes: int) -> int:
     """Return a number that no estimate of a request of text exceeds: text never has more tokens than bytes."""
     return body_bytes + _HIDDEN
+
+
+def spared(
+    request: MessagesRequest, size: Callable[[str], Size], family: Family, state: Hashable = None
+) -> Iterator[float]:
+    """Yield, message by message, how many tokens less than bytes the texts are: what to take off ``ceiling``."""
+    tally = _Count(family, size, state)
+    return (tally.message(message).spared for message in request.messages)
 
 
 def estimate(request: MessagesRequest, size: Callable[[str], Size], family: Family) -> int:
@@ -180,7 +188,10 @@ class _Count:
             self._thinking += self.text(block.thinking)
             return 0.0
         if isinstance(block, ToolUseBlock):
-            return self._call(len(block.input)) + self.text(block.name) + self.text(_compact(block.input))
+            before = self._spared
+            tokens = self._call(len(block.input)) + self.text(block.name) + self.text(_compact(block.input))
+            self._spared = before  # a number may be written longer than it came
+            return tokens
         if isinstance(block, ToolResultBlock):
             return sum(map(self._block, block.content))
         if isinstance(block, ImageBlock):

@@ -332,6 +332,36 @@ def test_a_ceiling_is_never_reached(model: str) -> None:
     assert is_text(asked)
 
 
+def test_no_more_is_counted_than_a_limit_takes() -> None:
+    """Nothing where the bytes fit already, then message by message until what is left may have as many as bytes."""
+    messages = [{"role": "user", "content": f"{number}word " * 1000} for number in range(20)]
+    asked = request("", messages=messages)
+    tokens_of = estimates_of(asked, Estimator(Counter(Vocabulary().encode))).of(model("gpt-5"))
+    for part in (0.0, 0.25, 0.5, 0.9):
+        vocabulary = Vocabulary()
+        estimates = estimates_of(asked, Estimator(Counter(vocabulary.encode)))
+        limit = ceiling(len(json.dumps(asked.raw))) - int(part * 20 * 5000)
+        assert limit > tokens_of
+        assert estimates.surely_fit(model("gpt-5"), limit)
+        assert part * 16 <= len(vocabulary.encoded) <= part * 21 + 1
+
+
+@pytest.mark.parametrize("name", ["claude-opus-4-7", "gpt-5"])
+@pytest.mark.parametrize("number", ["1e5", "0.1", "7"])
+def test_what_surely_fits_fits(name: str, number: str) -> None:
+    """Also where a call's numbers are written longer than they came, and marks are more tokens than elsewhere."""
+    use = f'{{"type": "tool_use", "id": "i", "name": "T", "input": {{"a": [{",".join([number] * 3000)}]}}}}'
+    said = [{"role": "user", "content": text} for text in ("{[(<>)]}!?" * 500, "some words " * 1000)]
+    raw = '{"model": "m", "max_tokens": 1, "messages": [%s, {"role": "assistant", "content": [%s]}]}'
+    body = raw % (json.dumps(said)[1:-1], use)
+    counter = Counter()
+    counter.load()
+    estimates = Estimator(counter).of(MessagesRequest.from_dict(json.loads(body)), len(body))
+    exact = estimates.of(model(name))
+    fitting = [limit for limit in range(0, 40_000, 500) if estimates.surely_fit(model(name), limit)]
+    assert 0 < exact <= min(fitting) < ceiling(len(body))
+
+
 IMAGE = {"type": "image", "source": {"type": "url", "url": "u"}}
 
 
