@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Tuple
+from typing import Dict, Mapping
 
 from .anthropic import MessagesRequest
 from .config.schema import Config, Model
@@ -20,59 +20,67 @@ UNSET = (
     "CLAUDE_CODE_USE_FOUNDRY",
     "CLAUDE_CODE_USE_VERTEX",
 )
+LEAST_COMPACT_WINDOW = 100_000
+"""Versions of 2026 warn of a smaller one, and take this."""
+_CLASSES = {  # the rule: a name that comes under it, and what the client calls the models for such requests
+    "default": (
+        "claude-sonnet-4-5",
+        ("ANTHROPIC_DEFAULT_OPUS_MODEL", "ANTHROPIC_DEFAULT_SONNET_MODEL", "ANTHROPIC_DEFAULT_FABLE_MODEL"),
+    ),
+    "background": ("claude-haiku-4-5", ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "ANTHROPIC_SMALL_FAST_MODEL")),
+}
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
-def client_variables(config: Config, url: str, *, own_names: bool = False) -> Dict[str, str]:
+def client_variables(config: Config, url: str) -> Dict[str, str]:
     """Return the variables that connect Claude Code, for old and new versions.
 
-    The client goes on to ask for Claude's models, and the routers choose; the newest version also lists the models of
-    models.yaml in its menu. A conversation may grow as far as ROUTER_LONG_CONTEXT's model takes it: versions of 2026
-    take names they do not know, and Claude's newest, for models of a million tokens unless told.
-
-    Args:
-        own_names: name the routers' models to the client, instead of Claude's. It then asks for them one by one, past
-            the routers' fallbacks.
+    The newest version also lists the models of models.yaml in its menu. A conversation may grow as far as
+    ROUTER_LONG_CONTEXT's model takes it: versions of 2026 take names they do not know, and Claude's newest, for models
+    of a million tokens unless told. They take no window below 100,000 tokens for a setting of when to compact, but
+    believe any for a model that they do not know.
     """
-    model = _plain_route(config)
+    model = _answering("claude-sonnet-4-5", config)
     variables = {
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_AUTH_TOKEN": config.ccproxy_auth_token or ANY_TOKEN,
         "API_TIMEOUT_MS": str(TIMEOUT_MS),
         "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
     }
-    if not model.direct or model.max_input_tokens:
-        window = max(config.window(model), *map(config.window, _first(config, config.router_long_context)), 0)
+    if _has_own_window(model):
+        long = [found for found in map(config.find, config.router_long_context[:1]) if found is not None]
+        window = max(map(config.window, [model, *long]))
         variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
-        variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(window)
+        if window >= LEAST_COMPACT_WINDOW:
+            variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(window)
     if not model.direct or model.max_tokens:
         variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(config.output_limit(model))
-    return {**variables, **(_names(config, model) if own_names else {})}
+    return {**variables, **_aliases(config)}
 
 
-def _plain_route(config: Config) -> Model:
-    """Return the model that answers a request nothing is special about."""
-    fields = {"model": "claude-sonnet-4-5", "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
+def _aliases(config: Config) -> Dict[str, str]:
+    """Return what the client calls its classes of models: the rule, and the model that it leads to.
+
+    A rule and no class of Claude's, since 2.1.112 thinks at length with every unknown name that has one in it. Models
+    of which the client knows more than we, Anthropic's own, keep their names.
+    """
+    aliases: Dict[str, str] = {}
+    for rule, (asked, names) in _CLASSES.items():
+        model = _answering(asked, config)
+        if _has_own_window(model):
+            aliases.update(dict.fromkeys(names, f"{rule}:{model.model_id}"))
+    return {**aliases, "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1"} if aliases else {}
+
+
+def _has_own_window(model: Model) -> bool:
+    """Whether what we know of a model's window is more than what the client knows: that of Claude's own models."""
+    return not model.direct or bool(model.max_input_tokens)
+
+
+def _answering(name: str, config: Config) -> Model:
+    """Return the model that answers a request with this name, about which nothing else is special."""
+    fields = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
     return decide(MessagesRequest.from_dict(fields), config, lambda model: 0).models[0]
-
-
-def _first(config: Config, references: Tuple[str, ...]) -> Tuple[Model, ...]:
-    """Return the first model of a router, if it has one."""
-    return tuple(model for model in map(config.find, references[:1]) if model is not None)
-
-
-def _names(config: Config, model: Model) -> Dict[str, str]:
-    """Return the names of the models by the client's classes; the first two are those of its oldest versions."""
-    background, think = (
-        (*_first(config, router), model)[0] for router in (config.router_background, config.router_think)
-    )
-    return {
-        "ANTHROPIC_MODEL": model.model_id,
-        "ANTHROPIC_SMALL_FAST_MODEL": background.model_id,
-        "ANTHROPIC_DEFAULT_SONNET_MODEL": model.model_id,
-        "ANTHROPIC_DEFAULT_OPUS_MODEL": think.model_id,
-        "ANTHROPIC_DEFAULT_HAIKU_MODEL": background.model_id,
-    }
 
 
 def client_environment(environment: Mapping[str, str], variables: Mapping[str, str], host: str) -> Dict[str, str]:

@@ -18,6 +18,12 @@ PRICING, SONNET_5, OPUS_5_5 = (
 AS_OF = "2026-11-22"
 """The day on which the sources were looked up."""
 
+ALIASES_PRICED_AS = {"default:": "claude-sonnet-5"}
+"""The Claude model in whose place an alias is asked for, by its beginning: the cheapest that it may be.
+
+In place of a haiku nothing is known: the price of the newest depends on the length of the prompt.
+"""
+
 
 @dataclass(frozen=True)
 class ClaudePrice:

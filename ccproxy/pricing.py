@@ -13,7 +13,7 @@ from typing import Any, Mapping, Optional
 
 from .config.schema import Config, Model
 from .message import Usage
-from .prices import CLAUDE_PRICES, ClaudePrice
+from .prices import ALIASES_PRICED_AS, CLAUDE_PRICES, ClaudePrice
 
 _MILLION = Decimal(1_000_000)
 
@@ -89,7 +89,8 @@ def _amount(value: Any) -> Optional[Decimal]:
 
 def claude_cost(requested: str, usage: Usage, table: Mapping[str, ClaudePrice] = CLAUDE_PRICES) -> Optional[Decimal]:
     """Return what the same tokens would have cost at the list price of the Claude model that was asked for."""
-    row = table.get(_plain(requested))
+    rule, colon, _ = requested.partition(":")
+    row = table.get(ALIASES_PRICED_AS.get(rule + colon) or _plain(requested))
     if row is None:
         return None
     prices = Prices(row.input, row.output, row.cache_read, row.cache_write)

@@ -14,6 +14,8 @@ from .translate.search_request import can_search, is_search
 
 MODEL_HEADER = "x-ccproxy-model"
 BUDGET, LONG_CONTEXT = "budget", "long_context"
+ALIASED = ("default", "background")
+"""The rules by which models are named to Claude Code, such as ``background:gpt-5-nano``."""
 STAYS_ABOVE = 0.9
 """The share of the limit down to which a conversation that was above it stays: its cache is where it was."""
 
@@ -163,7 +165,7 @@ def _without_length(request: MessagesRequest, config: Config) -> Decision:
     requested = find_requested(request.model, config)
     if requested is not None:
         return _route(config, (), "override", f"the client asked for {requested.model_id}", requested)
-    if config.router_background and "haiku" in request.model.lower():
+    if config.router_background and is_background_name(request.model):
         return _route(config, config.router_background, "background", f"{request.model} is a haiku-class name")
     return _default(request, config)
 
@@ -189,6 +191,21 @@ def find_requested(name: str, config: Config) -> Optional[Model]:
     if plain in config.models or not plain.startswith("claude"):
         return config.find(plain)
     return config.models.get(plain[len("claude-") :])
+
+
+def aliased_rule(name: str) -> str:
+    """Return the rule in an alias such as ``background:gpt-5-nano``, of other names an empty text.
+
+    The model in it is for the reader: what the rule says now is what counts.
+    """
+    rule, colon, _ = name.partition(":")
+    return rule if colon and rule in ALIASED else ""
+
+
+def is_background_name(name: str) -> bool:
+    """Whether a client's name for a model is one of the haiku class, or stands for it."""
+    rule = aliased_rule(name)
+    return rule == "background" if rule else "haiku" in name.lower()
 
 
 def without_suffix(name: str) -> str:

@@ -104,8 +104,10 @@ class Received:
 NEXT_STEPS = (
     "This is ccproxy's built-in demo model: no provider key is configured yet. To use a real model, put a key "
     "and a route into .env, for example DEEPSEEK_API_KEY=... and ROUTER_DEFAULT=deepseek/deepseek-chat, "
-    "and restart ccproxy."
+    "which a running ccproxy takes by itself."
 )
+REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
+"""What Claude Code puts around a prompt."""
 DIRECTIVE = re.compile(r"^\s*demo:\s*(text|think|tool|error|delay)\b[ \t]*(.*?)\s*$", re.MULTILINE)
 
 
@@ -124,7 +126,7 @@ def demo_script(request: Json) -> Sequence[Step]:
     prompt = content_text(messages[prompts[-1]].get("content"))
     directives = DIRECTIVE.findall(prompt)
     if not directives:
-        return [Text(f"You said: {prompt.strip()[-500:]}\n\n{NEXT_STEPS}")]
+        return [Text(f"You said: {REMINDER.sub('', prompt).strip()[-500:]}\n\n{NEXT_STEPS}")]
     turns: List[List[Step]] = [[]]
     for verb, rest in directives:
         turns[-1].append(_directive_step(verb, rest))

@@ -150,9 +150,13 @@ def run_client(command: Sequence[str], scenario: Scenario, folder: Path, *argume
     return run
 
 
-def run_code(command: Sequence[str], folder: Path, *arguments: str) -> Run:
-    """Run ``ccproxy code`` with ``arguments`` in ``folder/project``; the client is the ``claude`` in its PATH."""
-    return _run_in_child("code", {"client": list(command), "arguments": list(arguments)}, folder)
+def run_code(command: Sequence[str], folder: Path, *arguments: str, settings: str = "") -> Run:
+    """Run ``ccproxy code`` with ``arguments`` in ``folder/project``; the client is the ``claude`` in its PATH.
+
+    ``settings`` are the lines of the project's ``.env``; without any the demo answers.
+    """
+    orders = {"client": list(command), "arguments": list(arguments), "settings": settings}
+    return _run_in_child("code", orders, folder)
 
 
 def _run_in_child(task: str, orders: Json, folder: Path) -> Run:
@@ -215,11 +219,13 @@ def play(client: List[str], scenario: List[str], folder: str, namespace: bool) -
     return Run(exit_code, stdout, stderr, [received.body for received in provider.requests], "".join(log))
 
 
-def play_code(client: List[str], arguments: List[str], folder: str, namespace: bool) -> Run:
-    """Run ``ccproxy code``, which starts a proxy and the client; without any configuration the demo answers."""
+def play_code(client: List[str], arguments: List[str], settings: str, folder: str, namespace: bool) -> Run:
+    """Run ``ccproxy code``, which starts a proxy and the client."""
     if namespace:
         bring_loopback_up()
     root = Path(folder)
+    if settings:
+        (root / "project" / ".env").write_text(settings, encoding="utf-8")
     program = root / "bin" / "claude"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n', encoding="utf-8")

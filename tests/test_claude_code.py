@@ -7,6 +7,7 @@ it wrote, and the conversation as the provider saw it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from itertools import count
@@ -260,3 +261,20 @@ def test_the_command_that_starts_it(client: List[str], tmp_path: Path) -> None:
     assert_printed(run, ANSWER)
     assert (tmp_path / "project" / "notes.txt").read_text(encoding="utf-8") == "gamma"
     assert run.proxy_log.count("-> demo/echo") == 3, run.report()
+
+
+def test_it_says_which_models_answer(client: List[str], tmp_path: Path) -> None:
+    """Started so, newer versions name what answers; rules and fallbacks hold, for main and small models alike."""
+    settings = "ROUTER_DEFAULT=vllm/nobody,demo/echo\nROUTER_BACKGROUND=vllm/small,demo/echo\nMAX_RETRIES=0\n"
+    settings += "VLLM_API_BASE=http://127.0.0.1:1/v1\n"
+    words = ("-p", PROMPT, "--output-format", "stream-json", "--verbose")
+    for rule, model, more in (("default", "vllm/nobody", ()), ("background", "vllm/small", ("--model", "haiku"))):
+        folder = tmp_path / rule
+        folder.mkdir()
+        run = run_code(client, folder, *words, *more, settings=settings)
+        assert run.exit_code == 0, run.report()
+        start, *_, end = [json.loads(line) for line in run.stdout.split("\n") if line]
+        assert f"You said: {PROMPT}" in end["result"], run.report()
+        assert re.search(rf" {rule} \(.*\) -> demo/echo ", run.proxy_log), run.report()
+        if "cli.js" not in client[-1]:
+            assert start["model"] == f"{rule}:{model}", run.report()

@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 import pytest
 
 from ccproxy import cli
+from ccproxy.anthropic import MessagesRequest
 from ccproxy.claude_code import client_environment, client_variables
+from ccproxy.routing import decide
 from processes import PATIENCE, environment, eventually, running, serve_command
 from running import health
 from support import make_config
@@ -28,9 +30,9 @@ SMALL = {"model_id": "small", "api_base": "http://127.0.0.1:1/v1", "max_input_to
 MODELS = (BIG, SMALL)
 
 
-def told(settings: Mapping[str, str], **options: Any) -> Dict[str, str]:
-    """What Claude Code is told, without what is always so."""
-    return client_variables(make_config(settings, MODELS), URL, **options)
+def told(settings: Mapping[str, str], models: Sequence[Any] = MODELS) -> Dict[str, str]:
+    """What Claude Code is told."""
+    return client_variables(make_config(settings, models), URL)
 
 
 # --- the variables ---------------------------------------------------------------------------------------------
@@ -46,8 +48,6 @@ def test_address_and_token() -> None:
 @pytest.mark.parametrize(
     ("settings", "window", "output"),
     [
-        ({"ROUTER_DEFAULT": "small"}, "32000", "4096"),
-        ({"ROUTER_DEFAULT": "small,big"}, "32000", "4096"),
         ({"ROUTER_DEFAULT": "small", "ROUTER_LONG_CONTEXT": "big"}, "1000000", "4096"),
         ({"ROUTER_DEFAULT": "openai/gpt-5"}, "128000", "8192"),
         ({"ROUTER_DEFAULT": "big", "MAX_TOKENS_LIMIT": "16k"}, "1000000", "16000"),
@@ -60,26 +60,56 @@ def test_limits(settings: Dict[str, str], window: str, output: str) -> None:
     assert found["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == output
 
 
+@pytest.mark.parametrize("route", ["small", "small,big"])
+def test_a_small_window(route: str) -> None:
+    """Below 100,000 tokens the client refuses the setting of when to compact; it goes by the window itself."""
+    found = told({"ROUTER_DEFAULT": route})
+    assert (found["CLAUDE_CODE_MAX_CONTEXT_TOKENS"], found["CLAUDE_CODE_MAX_OUTPUT_TOKENS"]) == ("32000", "4096")
+    assert "CLAUDE_CODE_AUTO_COMPACT_WINDOW" not in found
+
+
 def test_claudes_own_models_keep_their_limits() -> None:
     """What is passed through to Anthropic is what the client knows best."""
     assert not [name for name in told({"ANTHROPIC_API_KEY": "key"}) if "TOKENS" in name or "WINDOW" in name]
 
 
-def test_the_routers_choose() -> None:
-    """The client goes on to ask for Claude's models, so that every rule and every fallback holds."""
-    assert not [name for name in told({"ROUTER_DEFAULT": "big"}) if name.endswith("_MODEL")]
+def aliases(settings: Mapping[str, str], models: Sequence[Any] = MODELS) -> Dict[str, str]:
+    """What Claude Code calls its classes of models."""
+    found = told(settings, models)
+    return {name: value for name, value in found.items() if name.endswith("_MODEL")}
 
 
-def test_own_names() -> None:
-    """On request the client names the models itself, by the variables of its old and its new versions."""
-    found = told({"ROUTER_DEFAULT": "big", "ROUTER_BACKGROUND": "small", "ROUTER_THINK": "openai/o4"}, own_names=True)
-    assert {name: value for name, value in found.items() if name.endswith("_MODEL")} == {
-        "ANTHROPIC_MODEL": "big",
-        "ANTHROPIC_SMALL_FAST_MODEL": "small",
-        "ANTHROPIC_DEFAULT_SONNET_MODEL": "big",
-        "ANTHROPIC_DEFAULT_OPUS_MODEL": "openai/o4",
-        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "small",
+def test_aliases() -> None:
+    """The client shows which model answers each of its classes, by the variables of old and new versions."""
+    settings = {"ROUTER_DEFAULT": "big,small", "ROUTER_BACKGROUND": "small", "ROUTER_THINK": "openai/o4"}
+    assert aliases(settings) == {
+        "ANTHROPIC_DEFAULT_OPUS_MODEL": "default:big",
+        "ANTHROPIC_DEFAULT_SONNET_MODEL": "default:big",
+        "ANTHROPIC_DEFAULT_FABLE_MODEL": "default:big",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "background:small",
+        "ANTHROPIC_SMALL_FAST_MODEL": "background:small",
     }
+    assert told(settings)["CLAUDE_CODE_DISABLE_1M_CONTEXT"] == "1"  # else the client writes [1m] behind them
+    assert set(aliases({}).values()) == {"default:big", "background:big"}
+    assert set(aliases({}, []).values()) == {"default:demo/echo", "background:demo/echo"}
+
+
+@pytest.mark.parametrize("name", sorted(set(aliases({"ROUTER_DEFAULT": "big", "ROUTER_BACKGROUND": "small"}).values())))
+def test_the_rules_go_on_to_choose(name: str) -> None:
+    """An alias stands for its rule, with all its fallbacks, also when the configuration has changed since."""
+    config = make_config({"ROUTER_DEFAULT": "small,big", "ROUTER_BACKGROUND": "big,small"}, MODELS)
+    fields = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
+    decision = decide(MessagesRequest.from_dict(fields), config, lambda model: 0)
+    assert decision.rule == name.partition(":")[0]
+    assert len(decision.models) == 2
+
+
+def test_claudes_own_models_keep_their_names() -> None:
+    """Where requests are passed through to Anthropic under the name that was asked for, that is one of Anthropic's."""
+    assert aliases({"ANTHROPIC_API_KEY": "key"}) == {}
+    assert set(aliases({"ANTHROPIC_API_KEY": "key", "ROUTER_BACKGROUND": "small"}).values()) == {"background:small"}
+    assert aliases({"ROUTER_DEFAULT": "anthropic/claude-opus-5"}) == {}
+    assert aliases({"ROUTER_DEFAULT": "own"}, [{**BIG, "model_id": "own", "direct": True}])  # a window of its own
 
 
 def test_what_its_owner_chose_stays() -> None:
@@ -184,7 +214,7 @@ def start(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
 @pytest.fixture
 def session(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """``ccproxy code`` with a proxy of its own."""
-    with start(folder, "-p", "two words", "--own-names", "--", "--help", ANTHROPIC_API_KEY="key") as child:
+    with start(folder, "-p", "two words", "--", "--help", ANTHROPIC_API_KEY="key") as child:
         yield child
         child.kill()
 

@@ -53,7 +53,7 @@ def offered(line: str, capsys: pytest.CaptureFixture[str]) -> List[str]:
         ("ccproxy start --log", ["--log-level"]),
         ("ccproxy stats --period ", ["session", "today", "7d", "30d", "all"]),
         ("ccproxy stats --period 7", ["7d"]),
-        ("ccproxy env --shell fish --own", ["--own-names"]),
+        ("ccproxy env --shell fish --run", ["--run-dir"]),
         ("ccproxy completion ", list(SCRIPTS)),
         ("ccproxy check --live deep", ["deepseek-v3", "deepseek/"]),
         ("ccproxy perf --model_id local:", ["local:8b"]),

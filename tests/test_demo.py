@@ -40,6 +40,14 @@ def test_it_answers_without_configuration(proxy: Proxy, stream: bool) -> None:
     assert ask(proxy.url, "/v1/messages", user()).headers["x-ccproxy-model"] == "demo/echo"
 
 
+def test_it_repeats_the_prompt_alone(proxy: Proxy) -> None:
+    """Claude Code puts reminders before and behind what its user wrote; they are not shown."""
+    reminder = "<system-reminder>\nToday is a day.\n</system-reminder>\n"
+    blocks = [{"type": "text", "text": text} for text in (reminder, "What now?", reminder + reminder)]
+    message = answer_to(proxy, False, {"role": "user", "content": blocks})
+    assert message["content"][0]["text"].startswith("You said: What now?\n\nThis is")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_it_plays_directives(proxy: Proxy, stream: bool) -> None:
     """Thinking, text and a tool call; the tool's result brings the rest."""

@@ -122,7 +122,15 @@ def test_a_name_finds_its_price(requested: str, row: str) -> None:
     assert claude_cost(requested, Usage(1_000_000)) == CLAUDE_PRICES[row].input
 
 
-@pytest.mark.parametrize("requested", ["gpt-5", "claude-opus-4-55", "claude-of-tomorrow", "my-claude-opus-5", ""])
+def test_an_alias_has_a_price() -> None:
+    """What ``ccproxy code`` calls the models counts as the cheapest of Claude's that it may stand for."""
+    assert claude_cost("default:deepseek/deepseek-chat", USAGE) == claude_cost("claude-sonnet-5", USAGE)
+    assert claude_cost("background:deepseek/deepseek-chat", USAGE) is None
+
+
+@pytest.mark.parametrize(
+    "requested", ["gpt-5", "default", "claude-opus-4-55", "claude-of-tomorrow", "my-claude-opus-5", ""]
+)
 def test_an_unknown_model_has_no_price(requested: str) -> None:
     """Nothing is guessed from a name that is only similar."""
     assert claude_cost(requested, USAGE) is None

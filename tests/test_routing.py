@@ -69,6 +69,10 @@ RULES = [
     (request("claude-small"), 10, ("override", ["small"])),  # the alias of the model list
     (request("openai/gpt-5"), 10, ("override", ["openai/gpt-5"])),
     (request("no-such-model"), 10, ("default", ["main"])),
+    (request("default:small"), 10, ("default", ["main"])),  # what Claude Code is told to say: the rule counts
+    (request("background:main"), 10, ("background", ["small"])),
+    (request("background:main", **effort("max")), 10, ("think", ["thinker"])),
+    (request("default:openrouter/anthropic/claude-haiku-4.5"), 10, ("default", ["main"])),
     (request("sonnet[1m]"), 10, ("default", ["main"])),
     (request(thinking={"type": "enabled", "budget_tokens": 2000}), 10, ("think", ["thinker"])),
     (request(**effort("xhigh")), 10, ("think", ["thinker"])),

@@ -21,7 +21,7 @@ from ..config.load import state_folder
 from ..config.schema import Config
 from ..errors import CcproxyError
 from .env import configured_url
-from .options import add_configuration, add_own_names, add_run_folder, load
+from .options import add_configuration, add_run_folder, load
 
 EXAMPLES = (
     "ccproxy code",
@@ -36,7 +36,6 @@ _START_TIMEOUT = 30.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    add_own_names(parser)
     add_run_folder(parser)
     add_configuration(parser)
 
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"ccproxy: {warning}", file=sys.stderr)
     url = _find_proxy(loaded.config, options.run_dir) or _start_proxy(loaded.config, options)
-    variables = client_variables(loaded.config, url, own_names=options.own_names)
+    variables = client_variables(loaded.config, url)
     environment = client_environment(os.environ, variables, urlsplit(url).hostname or "")
     sys.stderr.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what is ignored stays so in the new program

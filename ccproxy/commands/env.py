@@ -9,7 +9,7 @@ from ..background import running_at
 from ..claude_code import client_variables
 from ..config.schema import Config
 from ..errors import ConfigError
-from .options import add_configuration, add_own_names, add_run_folder, load
+from .options import add_configuration, add_run_folder, load
 
 EXAMPLES = (
     'eval "$(ccproxy env)" && claude',
@@ -22,7 +22,6 @@ _FORMATS = {"sh": "export {}={}", "fish": "set -gx {} {}"}
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("--shell", choices=_FORMATS, default="sh", help="sh is also for bash and zsh (%(default)s)")
-    add_own_names(parser)
     add_run_folder(parser)
     add_configuration(parser)
 
@@ -31,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the lines; the token among them is CCPROXY_AUTH_TOKEN."""
     config = load(options).config
     url = running_at(options.run_dir) or configured_url(config)
-    for name, value in client_variables(config, url, own_names=options.own_names).items():
+    for name, value in client_variables(config, url).items():
         print(_FORMATS[options.shell].format(name, shlex.quote(value)))
     return 0
 

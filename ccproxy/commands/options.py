@@ -32,15 +32,6 @@ def add_run_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_own_names(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the models to Claude Code."""
-    parser.add_argument(
-        "--own-names",
-        action="store_true",
-        help="let Claude Code ask for the routers' models by their own names; fallbacks of a router do not apply then",
-    )
-
-
 def load(options: argparse.Namespace, seen: Optional[Set[Path]] = None) -> Loaded:
     """Return the configuration of a command line, its environment and its files; ``seen`` is given their paths."""
     overrides: Dict[str, Tuple[Any, str]] = {}
