@@ -65,6 +65,8 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.fallback",
         "provider.cancel",
         "provider.connections",
+        "provider.answer",
+        "provider.kept",
         "provider.cooldown",  # remembers under a lock
         "provider.keys",  # remembers under a lock
         "last_routes",  # remembers under a lock

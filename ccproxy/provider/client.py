@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, Union
 from urllib.parse import urlsplit
 
@@ -28,8 +28,10 @@ from ..openai import Chunk, ChunkReader
 from ..responses import ResponsesReader
 from ..sse import Reader
 from ..translate.failure import NO_RETRY, Target, mask, translate_failure, unreadable
+from .answer import PLAIN_ENCODINGS, Answer, LibraryAnswer
 from .cancel import Cancel
-from .connections import CancellableAdapter, PromptResponse
+from .connections import CancellableAdapter
+from .kept import KeptConnections
 from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
 from .quoted import Quoted
 from .retry import retry_after
@@ -85,12 +87,14 @@ class ProviderClient:
         self._demo_base = demo_base
         # Not a Session: it keeps cookies, reads .netrc, and merging its settings takes longer than all the rest.
         self._adapter = CancellableAdapter(pool_connections=64, pool_maxsize=POOL_SIZE)
+        self._kept = KeptConnections()
         self._keys = KeyRing()
         self._environments: Dict[str, Dict[str, Any]] = {}
         self._environments_lock = threading.Lock()
 
     def close(self) -> None:
         """Close the idle connections."""
+        self._kept.forget()
         self._adapter.close()
 
     def close_idle(self) -> None:
@@ -137,29 +141,40 @@ class ProviderClient:
         target = Target(model.provider, model.name, config.window(model), secrets=secrets)
         cancel.check()
         with cancel.is_current(call.count), _failures(target):
-            headers = {**_key_header(model, key), **call.headers, **model.extra_headers}
-            prepared = _prepared(call.method, base + call.path, headers, call.body)
-            response = self._adapter.send(
-                prepared,
-                stream=True,
-                timeout=(config.provider_connect_timeout, config.provider_read_timeout),
-                **{**self._environment(base), **_certificates(model)},
-            )
-            if response.status_code == 200:
-                quoted = Quoted(secret_headers(prepared.headers))
-                return ProviderResponse(response, target, APIS[model.api].reader(), quoted)
-            body = _error_body(response)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        error = translate_failure(response.status_code, headers, body, replace(target, input_tokens=call.count()))
-        error.provider_status, error.detail = response.status_code, body.decode("utf-8", "replace")
-        if model.direct and response.status_code >= 400:
+            address = _blank(call.method, base + call.path)
+            headers = _headers(model, key, call, address)
+            answer = self._ask(call, base, address, headers, config)
+            if answer.status == 200:
+                quoted = Quoted(secret_headers(headers))
+                return ProviderResponse(answer, target, APIS[model.api].reader(), quoted)
+            try:
+                body = answer.start(MAX_ERROR_BYTES)
+            finally:
+                answer.close()
+        error = translate_failure(answer.status, answer.headers, body, replace(target, input_tokens=call.count()))
+        error.provider_status, error.detail = answer.status, body.decode("utf-8", "replace")
+        if model.direct and answer.status >= 400:
             unmasked = body.decode("utf-8", "surrogateescape")
-            error.status, error.verbatim = (
-                response.status_code,
-                mask(unmasked, secrets).encode("utf-8", "surrogateescape"),
-            )
-            error.headers = {name: mask(headers[name], secrets) for name in headers if name in DIRECT_HEADERS}
+            error.status, error.verbatim = answer.status, mask(unmasked, secrets).encode("utf-8", "surrogateescape")
+            passed = {name: value for name, value in answer.headers.items() if name in DIRECT_HEADERS}
+            error.headers = {name: mask(value, secrets) for name, value in passed.items()}
         raise error
+
+    def _ask(
+        self, call: Call, base: str, address: requests.PreparedRequest, headers: Dict[str, str], config: Config
+    ) -> Answer:
+        """Send a request the short way, where a connection was kept, else through the libraries."""
+        timeouts = (config.provider_connect_timeout, config.provider_read_timeout)
+        key = (base, call.model.ca_bundle, call.model.client_cert)
+        if call.body and call.method == "POST":
+            answer = self._kept.ask(key, address.path_url, headers, call.body, timeouts)
+            if answer is not None:
+                return answer
+        settings = {**self._environment(base), **_certificates(call.model)}
+        prepared = _prepared(address, headers, call.body)
+        response = self._adapter.send(prepared, stream=True, timeout=timeouts, **settings)
+        self._kept.learn(key, response.raw)
+        return LibraryAnswer(response.raw)
 
     def _environment(self, base: str) -> Dict[str, Any]:
         """Return the proxies and CA bundle that the environment gives an address, as users of requests expect.
@@ -176,15 +191,20 @@ class ProviderClient:
             return self._environments[base]
 
 
-def _prepared(method: str, url: str, headers: Mapping[str, str], body: bytes) -> requests.PreparedRequest:
+def _headers(model: Model, key: str, call: Call, address: requests.PreparedRequest) -> Dict[str, str]:
+    """Return a request's headers, names in lower case. The address may hold a user name and password."""
+    own = {name.lower(): value for name, value in (*model.extra_headers.items(), *address.headers.items())}
+    common = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "ccproxy"}
+    if call.body:
+        own["content-length"] = str(len(call.body))
+    return {**common, **_key_header(model, key), **call.headers, **own}
+
+
+def _prepared(address: requests.PreparedRequest, headers: Mapping[str, str], body: bytes) -> requests.PreparedRequest:
     """Return a request that an adapter can send."""
-    prepared = _blank(method, url).copy()
-    own = prepared.headers  # what the address itself says: a user name and password in it
-    prepared.headers = CaseInsensitiveDict({"accept": "*/*", **headers})
-    prepared.headers.update(own)
-    if body:
-        prepared.body = body
-        prepared.headers["content-length"] = str(len(body))
+    prepared = address.copy()
+    prepared.headers = CaseInsensitiveDict(headers)
+    prepared.body = body or None
     return prepared
 
 
@@ -192,15 +212,6 @@ def _prepared(method: str, url: str, headers: Mapping[str, str], body: bytes) ->
 def _blank(method: str, url: str) -> requests.PreparedRequest:
     """Return a request without headers and body, its address checked and encoded."""
     return requests.Request(method, url).prepare()
-
-
-def _error_body(response: requests.Response) -> bytes:
-    """Return the body of an error as far as it comes; the status is worth more than the words."""
-    with response:
-        try:
-            return response.raw.read(MAX_ERROR_BYTES, decode_content=True) or b""
-        except (urllib3.exceptions.HTTPError, OSError, ValueError):
-            return b""
 
 
 def rest_of_key(error: ProviderError) -> Optional[float]:
@@ -232,16 +243,16 @@ class ProviderResponse:
 
     def __init__(
         self,
-        response: requests.Response,
+        answer: Answer,
         target: Target,
         reader: Union[ChunkReader, ResponsesReader],
         quoted: Quoted,
     ) -> None:
-        self._response = response
+        self._answer = answer
         self._reader = reader
         self._target = target
         self._quoted = quoted
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.headers = answer.headers
         self.is_done = False
         """Whether the provider said that the answer is complete."""
 
@@ -251,9 +262,10 @@ class ProviderResponse:
         ``read1`` returns what is there, also for a body without chunks, where ``iter_content`` and ``stream`` would
         wait for a full buffer.
         """
-        read1 = self._read1()
+        read1 = self._answer.reader()
         with _failures(self._target):
-            size = READ_SIZE if self._encoding in ("identity", "") else PACKED_READ_SIZE
+            is_plain = self.headers.get("content-encoding", "").lower() in PLAIN_ENCODINGS
+            size = READ_SIZE if is_plain else PACKED_READ_SIZE
             data = read1(size)
             while data:
                 data = self._quoted.feed(data)
@@ -263,21 +275,6 @@ class ProviderResponse:
         held = self._quoted.finish()
         if held:
             yield held
-
-    @property
-    def _encoding(self) -> str:
-        return self.headers.get("content-encoding", "identity").lower()
-
-    def _read1(self) -> Callable[[int], bytes]:
-        raw: Any = self._response.raw
-        encoding = self._encoding
-        if encoding not in ("identity", "", *raw.CONTENT_DECODERS):
-            raise ProviderError(f"the provider's answer is in an unknown content-encoding: {encoding}")
-        is_plain = encoding in ("identity", "") and isinstance(raw._fp, PromptResponse) and raw._fp.chunked
-        # urllib3 takes 10 us around each read; before 2.1 it has no read1 of its own and decodes nothing.
-        if is_plain or not hasattr(raw, "read1"):
-            return raw._fp.read1  # type: ignore[no-any-return]
-        return partial(raw.read1, decode_content=True)
 
     def chunks(self) -> Iterator[List[Chunk]]:
         """Yield the chunks of an answer, those of one read together; a whole answer comes as one read."""
@@ -333,35 +330,24 @@ class ProviderResponse:
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, close it otherwise."""
         if self.is_done and self._at_end():
-            self._response.raw.release_conn()
+            self._answer.release()
         else:
-            self._response.close()
+            self._answer.close()
 
     def _at_end(self) -> bool:
         """Whether nothing but the end of the body follows ``[DONE]``; waits no longer than the last packet takes."""
-        raw: Any = self._response.raw
-        sock = _socket_of(self._response)
-        if sock is None or (isinstance(raw._fp, PromptResponse) and raw._fp.isclosed()):
-            return True  # the body was read to its end
+        sock = self._answer.open_socket()
+        if sock is None:
+            return True
         try:
             timeout = sock.gettimeout()
             sock.settimeout(_END_WAIT)
             try:
-                return not self._read1()(READ_SIZE)
+                return not self._answer.reader()(READ_SIZE)
             finally:
                 sock.settimeout(timeout)
         except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError):
             return False
-
-
-def _socket_of(response: requests.Response) -> Optional[socket.socket]:
-    """Return the socket of an open answer: with its connection, or, where that ends with the body, alone."""
-    connection = getattr(response.raw, "_connection", None)
-    sock = getattr(connection, "sock", None)
-    if sock is None:
-        reader = getattr(getattr(response.raw, "_fp", None), "fp", None)
-        sock = getattr(getattr(reader, "raw", None), "_sock", None)
-    return sock
 
 
 # Fault of the transport: status, words, and whether the same model is worth another attempt. A provider that was

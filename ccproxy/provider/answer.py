@@ -1,0 +1,124 @@
+"""A provider's answer once its head is here: one that urllib3 reads, and one plain enough to be read as it is."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from typing import Any, Callable, Dict, Optional, Protocol
+
+import urllib3
+
+from ..errors import ProviderError
+from .connections import PromptResponse
+
+PLAIN_ENCODINGS = ("", "identity")
+
+
+class Answer(Protocol):
+    """Status, headers (names in lower case), and the body as it comes. ``release`` or ``close`` it, once or twice."""
+
+    status: int
+    headers: Dict[str, str]
+
+    def reader(self) -> Callable[[int], bytes]:
+        """Return what reads what is there, at least a byte and at most so many; nothing at the end.
+
+        Raises:
+            ProviderError: in an encoding that nobody here knows.
+        """
+
+    def start(self, size: int) -> bytes:
+        """Return the body, or the first so many bytes of it."""
+
+    def open_socket(self) -> Optional[socket.socket]:
+        """Return the socket that more of the body may come from; None when it was read to its end."""
+
+    def release(self) -> None:
+        """Give the connection back: the body was read to its end."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+class LibraryAnswer:
+    """An answer that urllib3 reads, in any framing and encoding."""
+
+    def __init__(self, response: Any) -> None:
+        """Take a ``urllib3.HTTPResponse``."""
+        self._raw = response
+        self.status: int = response.status
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    def reader(self) -> Callable[[int], bytes]:
+        """Return a reader; see ``Answer``."""
+        raw, encoding = self._raw, self.headers.get("content-encoding", "").lower()
+        if encoding not in (*PLAIN_ENCODINGS, *raw.CONTENT_DECODERS):
+            raise ProviderError(f"the provider's answer is in an unknown content-encoding: {encoding}")
+        is_plain = encoding in PLAIN_ENCODINGS and isinstance(raw._fp, PromptResponse) and raw._fp.chunked
+        # urllib3 takes 10 us around each read; before 2.1 it has no read1 of its own and decodes nothing.
+        if is_plain or not hasattr(raw, "read1"):
+            return raw._fp.read1  # type: ignore[no-any-return]
+        return partial(raw.read1, decode_content=True)
+
+    def start(self, size: int) -> bytes:
+        """Return the body as far as it comes; what it is is in its status."""
+        try:
+            return self._raw.read(size, decode_content=True) or b""
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            return b""
+
+    def open_socket(self) -> Optional[socket.socket]:
+        """Return the socket of the connection, or, where that ends with the body, that of the reader."""
+        response = self._raw._fp
+        if isinstance(response, PromptResponse) and response.isclosed():
+            return None
+        sock: Optional[socket.socket] = getattr(self._raw._connection, "sock", None)
+        if sock is None:
+            sock = getattr(getattr(getattr(response, "fp", None), "raw", None), "_sock", None)
+        return sock
+
+    def release(self) -> None:
+        """Give the connection back to the pool."""
+        self._raw.release_conn()
+
+    def close(self) -> None:
+        """Close the connection; the pool opens it again when it needs one."""
+        self._raw.close()
+        self._raw.release_conn()
+
+
+class KeptAnswer:
+    """A plain answer on a connection that was kept: no layer is around it."""
+
+    def __init__(self, pool: Any, connection: Any, response: PromptResponse) -> None:
+        self._pool, self._connection, self._response = pool, connection, response
+        self.status = 200
+        self.headers: Dict[str, str] = {}
+        for name, value in response.headers.items():
+            name = name.lower()
+            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
+
+    def reader(self) -> Callable[[int], bytes]:
+        """Return a reader; see ``Answer``."""
+        return self._response.read1
+
+    def start(self, size: int) -> bytes:
+        """Return the first bytes of the body."""
+        return self._response.read1(size)
+
+    def open_socket(self) -> Optional[socket.socket]:
+        """Return the socket, unless the body was read to its end."""
+        return None if self._response.isclosed() else self._connection.sock
+
+    def release(self) -> None:
+        """Give the connection back to the pool."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool._put_conn(connection)
+
+    def close(self) -> None:
+        """Close the connection; the pool opens it again when it needs one."""
+        if self._connection is not None:
+            self._connection.close()
+        self._response.close()
+        self.release()
