@@ -6,7 +6,7 @@ import gzip
 import socket
 import time
 import zlib
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 import pytest
 
@@ -150,6 +150,35 @@ def test_a_refused_connection() -> None:
         check_http_error(post(proxy.url, user(stream=True)), (502,))
 
 
+Resolve = Callable[..., Any]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_name_that_cannot_be_resolved(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is looked up again, as often as any attempt that failed: then it is found, or the answer is a 502."""
+    asked: List[str] = []
+    resolve: Resolve = socket.getaddrinfo
+
+    def resolver(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host != "provider.invalid":
+            return resolve(host, *arguments, **options)
+        asked.append(host)
+        if len(asked) <= failures:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    with FaultyProvider([head(), chunk(STREAM), END]) as provider:
+        url = provider.url.replace("127.0.0.1", "provider.invalid")
+        with proxy_for(url, {"MAX_RETRIES": "1"}) as proxy:
+            reply = post(proxy.url, user(stream=True))
+    assert len(asked) == 2
+    if failures == 1:
+        assert b"message_stop" in reply.body
+    else:
+        check_http_error(reply, (502,))
+
+
 # --- after the first content --------------------------------------------------------------------------------------
 
 
@@ -207,6 +236,36 @@ def test_in_mid_stream(name: str, stream: bool) -> None:
         assert len(provider.attempts) == 1
         proxy.app.close()  # a connection whose answer was read to its end may be kept until now
         back_at(baseline)
+
+
+# --- what was in doubt --------------------------------------------------------------------------------------------
+
+OUTLIVES = 2.0
+"""Seconds that a connection in doubt may be open for after its request."""
+SLACK = 4.0
+"""Seconds that a machine may take on top, which runs other tests as well."""
+IN_DOUBT: Dict[str, Plan] = {
+    "silent in mid-stream": [head(), chunk(FIRST), silent],
+    "an error event, and no end": [head(), chunk(FIRST + b"data: %s\n\n" % FAILED_JSON), silent],
+    "no JSON, and no end": [head(), chunk(FIRST + b"data: {oops\n\n" * 9), silent],
+    "no end after [DONE]": [head(), chunk(STREAM), silent],
+    "endless after [DONE]": [head(), chunk(STREAM), endless(b"5\r\n: x\n\n\r\n", 0.02)],
+    "an error without its body": [head(400, "99"), silent],
+    "a redirect without its body": [head(302, "99", location="/x"), silent],
+    "a 200 that is an error, and no end": [head(), chunk(b"data: %s\n\n" % FAILED_JSON), silent],
+}
+
+
+@both
+@pytest.mark.parametrize("name", IN_DOUBT)
+def test_a_connection_in_doubt_ends_with_its_request(name: str, stream: bool) -> None:
+    """Whatever the provider may still do on it: nobody waits, and nobody else is served on it."""
+    with FaultyProvider(IN_DOUBT[name]) as provider, proxy_for(provider.url, {**SETTINGS, "MAX_RETRIES": "0"}) as proxy:
+        post(proxy.url, user(stream=stream))
+        ended = time.monotonic()
+        eventually(provider.all_left, "the connection is closed")
+        left = [attempt.left or 0.0 for attempt in provider.attempts]
+    assert max(left) - ended < OUTLIVES + SLACK
 
 
 # --- what is no fault ---------------------------------------------------------------------------------------------

@@ -15,9 +15,12 @@ from ccproxy.server import raise_descriptor_limit
 from crowd import Levels, PacedProvider, connect, health_times, is_whole, stream
 from processes import configuration, running, serve_command
 
-STREAMS, IDLE, WORDS, INTERVAL = 1000, 2000, 12, 1.0
+STREAMS, IDLE, WORDS, INTERVAL = 1000, 2000, 10, 1.0
 MEMORY_PER_STREAM = 0.3
 """MiB."""
+MEMORY_PER_ROUND = 0.03
+"""MiB per stream by which a second round may grow the process: the first leaves room that the allocator keeps, in
+arenas of which some are new to the second; a megabyte of what is in use is not needed for a thousand streams."""
 RETURN_WITHIN = 20.0
 """Seconds: fifteen, and some for a machine that runs other tests as well."""
 
@@ -28,7 +31,8 @@ pytestmark = [
 
 
 def test_a_thousand_streams_and_two_thousand_idle_connections(tmp_path: Path) -> None:
-    """All streams are whole, /health answers within a second, memory stays small, and everything goes back to idle."""
+    """All streams are whole, /health answers within a second, memory stays small and does not grow with each round, and
+    everything else goes back to idle."""
     raise_descriptor_limit()
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 3 * (STREAMS + IDLE):
         pytest.skip("this system does not allow as many descriptors")
@@ -57,18 +61,23 @@ async def load(folder: Path) -> str:
             for _, writer in silent:
                 writer.close()
             after = await level_after(process.popen.pid, idle_level)
+            again = await asyncio.gather(*(stream(url, f"again {number}") for number in range(STREAMS)))
+            second = await level_after(process.popen.pid, idle_level)
             assert process.popen.poll() is None
     p99 = times[int(len(times) * 0.99)]
     per_stream = (peak.memory - before.memory) / STREAMS
     report = (
         f"{STREAMS} streams in {took:.1f} s, /health p99 {p99:.3f} s of {len(times)}, {per_stream:.3f} MiB per stream, "
-        f"idle {idle_level}, peak {peak}, after {after}"
+        f"idle {idle_level}, peak {peak}, after {after}, after as many again {second}"
     )
-    assert sum(is_whole(answer, WORDS) for answer in answers) == STREAMS, report
+    for round_ in (answers, again):
+        assert sum(is_whole(answer, WORDS) for answer in round_) == STREAMS, report
     assert p99 < 1, report
     assert per_stream <= MEMORY_PER_STREAM, report
-    assert after.threads <= idle_level.threads + 10, report
-    assert after.descriptors <= idle_level.descriptors + 10, report
+    assert second.memory - after.memory <= MEMORY_PER_ROUND * STREAMS, report
+    for level in (after, second):
+        assert level.threads <= idle_level.threads + 10, report
+        assert level.descriptors <= idle_level.descriptors + 10, report
     return report
 
 

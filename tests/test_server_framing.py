@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import socket
-from typing import Dict, Iterator
+from typing import Callable, Dict, Iterator
 
 import pytest
 
@@ -303,6 +303,42 @@ def test_a_body_at_the_limit(narrow: Proxy) -> None:
     with RawConnection(narrow.url) as client:
         client.send(request("POST", "/v1/messages", body))
         assert said(client.answer()) == "fits"
+
+
+START = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+FIELD, BLANK = b"X: y\r\n", b"\r\n"
+
+
+def long_line(size: int) -> bytes:
+    """A request whose first line has so many bytes, its CRLF with them."""
+    line = b"GET /health?%s HTTP/1.1\r\n"
+    return line % (b"a" * (size - len(line) + 2)) + b"Host: localhost\r\n\r\n"
+
+
+def long_head(size: int) -> bytes:
+    """A request whose head has so many bytes, all of it."""
+    field = b"X: %s\r\n"
+    return START + field % (b"a" * (size - len(START + BLANK + field) + 2)) + BLANK
+
+
+def many_fields(count: int) -> bytes:
+    """A request with so many fields."""
+    return START + FIELD * (count - 1) + BLANK
+
+
+@pytest.mark.parametrize(
+    ("make", "most", "status"),
+    [(long_line, 8192, 414), (long_head, 32768, 431), (many_fields, 100, 431)],
+    ids=["request line", "head", "fields"],
+)
+def test_the_limits_of_a_head(proxy: Proxy, make: Callable[[int], bytes], most: int, status: int) -> None:
+    """8 KiB in the request line, 32 KiB and 100 fields in the head: so much is served, one more is refused."""
+    with RawConnection(proxy.url) as client:
+        client.send(make(most))
+        assert client.answer().status == 200
+        client.send(make(most + 1))
+        check_refusal(client.answer(), status)
+        assert client.is_closed()
 
 
 @pytest.mark.parametrize("attempt", range(3))

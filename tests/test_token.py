@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List
+import hmac
+from typing import Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -82,6 +83,24 @@ def test_without_the_token(guarded: Proxy, method: str, path: str, headers: Dict
 def test_with_the_token(guarded: Proxy, headers: Dict[str, str]) -> None:
     """x-api-key or Bearer, the scheme in any case."""
     assert ask_with(guarded.url, "POST", "/v1/messages", headers).status == 200
+
+
+@pytest.mark.parametrize("headers", [*RIGHT, *WRONG])
+def test_the_token_is_compared_in_constant_time(
+    guarded: Proxy, headers: Dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``hmac.compare_digest``, on bytes, alone says what is right: how long it takes tells nothing of the token."""
+    seen: List[Tuple[object, object]] = []
+
+    def never(one: object, other: object) -> bool:
+        seen.append((one, other))
+        return False
+
+    monkeypatch.setattr(hmac, "compare_digest", never)
+    assert ask_with(guarded.url, "POST", "/v1/messages", headers).status == 401
+    assert len(seen) == 2  # both headers, whatever the first one is
+    assert {type(value) for pair in seen for value in pair} == {bytes}
+    assert {other for _, other in seen} == {TOKEN.encode()}
 
 
 def test_health_needs_no_token_and_tells_nothing(guarded: Proxy) -> None:

@@ -189,6 +189,12 @@ def test_what_may_succeed_later(status: int, body: str, transient: bool) -> None
     assert failure(status, message(body)).is_transient is transient
 
 
+@pytest.mark.parametrize("status", range(300, 600))
+def test_which_statuses_are_tried_again(status: int) -> None:
+    """408, 409, 429 and all of 5xx; of the others only Groq's 498, which says that it is full."""
+    assert failure(status, message("words")).is_transient is (status in (408, 409, 429, 498) or status >= 500)
+
+
 # --- context overflow ----------------------------------------------------------------------------------------
 
 REQUESTED = (
