@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 import pytest
 
@@ -16,6 +17,8 @@ from grammar import check_error
 from processes import Process, configuration, running, serve_command
 from raw_http import RawConnection, chunked, request
 from support import Proxy, ask, proxy_with, user
+
+Json = Dict[str, Any]
 
 JSON = "application/json"
 BOMB_MEMORY = 150
@@ -112,6 +115,23 @@ def test_a_body_cannot_choose_address_or_key() -> None:
     with proxy_with() as (proxy, stub):
         assert ask(proxy.url, "/v1/messages", user(**evil)).status == 200
         assert not set(evil) & set(stub.requests[-1].body)
+
+
+@pytest.mark.parametrize("entry", [{}, {"direct": True}, {"supports_images": False}, {"api": "responses"}], ids=str)
+@pytest.mark.parametrize("path", ["messages", "messages/count_tokens", "messages/test_conversion"])
+def test_addresses_in_a_prompt_are_not_fetched(entry: Json, path: str) -> None:
+    """An image or a document by its address is the provider's to fetch, or nobody's: we ask nothing of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, proxy_with(**entry) as (proxy, stub):
+        address = "http://127.0.0.1:%d" % listener.getsockname()[1]
+        sources = [("image", f"{address}/a.png"), ("document", f"{address}/b.pdf")]
+        content = [{"type": kind, "source": {"type": "url", "url": url}} for kind, url in sources]
+        messages = [{"role": "user", "content": [*content, {"type": "text", "text": "demo: text fine"}]}]
+        ask(proxy.url, f"/v1/{path}", {**user(), "messages": messages})
+        asked = [request for request in stub.requests if request.path.endswith("/chat/completions")]
+        assert (f"{address}/a.png" in str(asked)) == (not entry and path == "messages")
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 # --- content encodings ------------------------------------------------------------------------------------------

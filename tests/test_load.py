@@ -19,8 +19,8 @@ STREAMS, IDLE, WORDS, INTERVAL = 1000, 2000, 10, 1.0
 MEMORY_PER_STREAM = 0.3
 """MiB."""
 MEMORY_PER_ROUND = 0.03
-"""MiB per stream by which a second round may grow the process: the first leaves room that the allocator keeps, in
-arenas of which some are new to the second; a megabyte of what is in use is not needed for a thousand streams."""
+"""MiB for each stream by which as many again may grow the process. What the first ones freed is in small pieces, that
+the allocator keeps for the next ones."""
 RETURN_WITHIN = 20.0
 """Seconds: fifteen, and some for a machine that runs other tests as well."""
 

@@ -13,11 +13,12 @@ from typing import Dict, Iterator, List
 
 import pytest
 
+from ccproxy.config.providers import PROVIDERS
 from grammar import check_grammar, parse_sse
 from processes import PATIENCE, Process, configuration, environment, eventually, running, serve_command
 from raw_http import RawConnection, is_refused, request
 from replay import ReplayProvider
-from support import user
+from support import ask, user
 from test_server import play, read_until, rest_of
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -205,6 +206,40 @@ def test_loopback_needs_none(tmp_path: Path, host: str) -> None:
 def test_a_setting_that_is_wrong(tmp_path: Path, variables: Dict[str, str], named: str) -> None:
     """What is wrong is named, in one line, before anything listens."""
     assert named in failure(tmp_path, ["--port", "0"] if "PORT" not in variables else [], variables)
+
+
+CUT_OFF = """
+import os, sys
+
+def hook(event, arguments):
+    host = arguments[0] if event == "socket.getaddrinfo" else (arguments[1] if event == "socket.connect" else "")
+    name = str(host[0] if isinstance(host, tuple) else host)
+    if event.startswith("socket.") and name not in ("", "None", "127.0.0.1", "localhost") and "/" not in name:
+        os.write(2, ("asked for %s\\n" % name).encode())
+        raise OSError("no network")
+
+sys.addaudithook(hook)
+"""
+START_TIME = 5.0
+"""Seconds until it serves; of work, for a machine that runs other tests takes its time."""
+
+
+def test_it_starts_without_a_network(tmp_path: Path) -> None:
+    """With keys of all providers set: it asks nobody, and has little to do before it serves."""
+    (tmp_path / "sitecustomize.py").write_text(CUT_OFF)
+    keys = {row.api_key_name: "sk-0123456789" for row in PROVIDERS.values() if row.api_key_name}
+    path = os.pathsep.join([str(tmp_path), environment(tmp_path, {})["PYTHONPATH"]])
+    variables = {**keys, "PYTHONPATH": path, "MAX_RETRIES": "0"}
+    with running(serve_command("--port", "0"), tmp_path, variables) as process:
+        url = process.address()
+        stat = Path(f"/proc/{process.popen.pid}/stat")
+        if stat.exists():
+            ticks = map(int, stat.read_text().rpartition(")")[2].split()[11:13])  # proc(5): of the user, of the system
+            assert sum(ticks) / os.sysconf("SC_CLK_TCK") < START_TIME
+        assert ask(url, "/health").json["status"] == "ok"
+        assert not any("asked for" in line for line in process.lines), process.lines
+        ask(url, "/v1/messages", user(model="openai/gpt-4o"))
+        eventually(lambda: any("asked for api.openai.com" in line for line in process.lines), "the hook works")
 
 
 def test_the_address_is_the_first_thing_said(tmp_path: Path, variables: Dict[str, str]) -> None:
