@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
@@ -90,22 +91,45 @@ def balanced(name: str, folder: Path, api_base: str) -> Iterator[Tuple[str, List
             text = (own / "models.yaml").read_text().replace("generic", "deepseek")
             (own / "models.yaml").write_text(text)
             instances.append(stack.enter_context(running(serve_command("--port", "0"), own, variables)))
-        text, port = snippet(name), free_port()
+        text = snippet(name)
         for number, instance in enumerate(instances, 1):
             instance.url = instance.address()
             text = text.replace(f"10.0.0.{number}:8082", instance.url[len("http://") :])
-        text = re.sub(r"(bind :|listen )8080", lambda match: match[1].rstrip(":") + f" 127.0.0.1:{port}", text)
-        stack.enter_context(running(BALANCERS[name](folder, text), folder, {}))
-        front = f"http://127.0.0.1:{port}"
-        eventually(lambda: serves(front), f"{name} serves")
-        yield front, instances
+        yield stack.enter_context(listening(name, folder, text)), instances
+
+
+@contextmanager
+def listening(name: str, folder: Path, text: str) -> Iterator[str]:
+    """Run a balancer on a free port; yield its address. Another program may take the port in the meantime."""
+    for _ in range(5):
+        address = f"127.0.0.1:{free_port()}"
+        placed = text.replace("bind :8080", f"bind {address}").replace("listen 8080", f"listen {address}")
+        with running(BALANCERS[name](folder, placed), folder, {}) as process:
+            eventually(partial(is_decided, process, f"http://{address}"), f"{name} serves")
+            if not has_no_port(process):
+                yield f"http://{address}"
+                return
+    pytest.fail(f"{name} found no port")
+
+
+def has_no_port(process: Process) -> bool:
+    """Whether it ended, or said why it will."""
+    return process.popen.poll() is not None or any("in use" in line for line in process.lines)
+
+
+def is_decided(process: Process, url: str) -> bool:
+    """Whether it serves, or never will."""
+    return has_no_port(process) or serves(url)
 
 
 def serves(url: str) -> bool:
-    """Whether requests are answered there."""
+    """Whether requests are answered there, at once: somebody else's port may be silent."""
     try:
-        return ask(url, "/health").status == 200
-    except OSError:
+        with RawConnection(url) as client:
+            client.socket.settimeout(1.0)
+            client.send(request("GET", "/health"))
+            return client.answer().status == 200
+    except (OSError, ValueError):
         return False
 
 
