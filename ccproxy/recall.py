@@ -2,6 +2,10 @@
 
 Comparing the text of a message that is known takes a microsecond for each 20 KB, parsing it a hundred times as long;
 and what was read, counted and translated of it is known with it. Of a turn of an agent that is nearly everything.
+
+Bodies are searched as Latin-1, a character for each byte: JSON's own signs are ASCII, and of two such texts equality is
+one comparison of memory, where texts in UTF-8 would first be decoded, and characters of different widths compared one
+by one (0.5 and 0.9 of 2.0 ms for 800 KB).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ MOST_CHARACTERS = 12_000_000
 """Of all texts; what is made of them takes about three bytes more for each."""
 LEAST_BODY = 8192
 """A shorter body is parsed sooner than looked up."""
-LISTS = ("messages", "tools")
+LISTS = ("messages", "system", "tools")
 # Characters by which items are looked up: most messages differ within them, by a tool id or their first words. Of a
 # short item they reach into what follows it: before something else it is not found, and kept once more.
 _START = 160
@@ -26,13 +30,13 @@ _MOST_ALIKE = 64  # with one beginning
 _ENTRY = 500  # characters that an item takes besides its text
 
 _OPEN = re.compile(r"[ \t\n\r]*\{")
-_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_NAME = re.compile(r'[ \t\n\r]*"([ !#-\[\]-~]*)"[ \t\n\r]*:[ \t\n\r]*')
 _NEXT = re.compile(r"[ \t\n\r]*([,}\]])[ \t\n\r]*")
 _FIRST = re.compile(r"\[[ \t\n\r]*")
 
 
 class Recall:
-    """Remembers the messages and tools of the last bodies, those used longest ago up to so many characters."""
+    """Remembers messages, tools and system blocks of the last bodies, up to so many characters in all."""
 
     def __init__(self, most_characters: int = MOST_CHARACTERS) -> None:
         self._most = most_characters
@@ -41,15 +45,15 @@ class Recall:
         self._items: OrderedDict[int, Tuple[Item, str]] = OrderedDict()  # by identity; with the text it is found by
         self._characters = 0
 
-    def read(self, text: str, decoder: json.JSONDecoder) -> Optional[Dict[str, Any]]:
-        """Return the JSON object of a body, its known messages and tools as they were read before.
+    def read(self, body: bytes, decoder: json.JSONDecoder) -> Optional[Dict[str, Any]]:
+        """Return the JSON object of a body, what is known of its lists as it was read before.
 
         None says nothing: the body is short, or something is odd about it, and ``decoder`` shall tell.
         """
-        if len(text) < LEAST_BODY:
+        if len(body) < LEAST_BODY:
             return None
         try:
-            return self._object(text, decoder)
+            return self._object(body.decode("latin-1"), decoder)
         except ValueError:
             return None
 
@@ -62,7 +66,7 @@ class Recall:
                 raise ValueError
             name, start = member[1], member.end()
             is_list = name in LISTS and text.startswith("[", start)
-            body[name], position = self._list(text, start, decoder) if is_list else decoder.raw_decode(text, start)
+            body[name], position = self._list(text, start, decoder) if is_list else _value(text, start, decoder)
             mark, position = _after(text, position)
         if mark != "}" or position != len(text):
             raise ValueError
@@ -79,7 +83,7 @@ class Recall:
             if item is not None:
                 end = position + len(item.text)
             else:
-                item, end = decoder.raw_decode(text, position)
+                item, end = _value(text, position, decoder)
                 if isinstance(item, dict):
                     item = Item(item, text[position:end])
                     self._keep(item, text[position : position + _START])
@@ -116,6 +120,13 @@ class Recall:
         self._alike[start] = [other for other in self._alike[start] if other is not item]
         if not self._alike[start]:
             del self._alike[start]
+
+
+def _value(text: str, start: int, decoder: json.JSONDecoder) -> Tuple[Any, int]:
+    """Return the value that begins at ``start``, and where it ends."""
+    value, end = decoder.raw_decode(text, start)
+    own = text[start:end]
+    return (value if own.isascii() else decoder.decode(own.encode("latin-1").decode("utf-8"))), end
 
 
 def _match(pattern: re.Pattern[str], text: str, position: int) -> int:

@@ -15,18 +15,21 @@ class Item(Dict[str, Any]):
     def __init__(self, value: Mapping[str, Any], text: str) -> None:
         super().__init__(value)
         self.text = text
+        """Its JSON, a character for each byte."""
         self.made: Dict[Any, Any] = {}
         """By function: what it was read as."""
 
 
-def once(item: Any, read: Callable[[Any, str], T], path: str) -> T:
-    """Return what ``read`` makes of an item; one that was read before is not read again.
+def once(item: Any, make: Callable[..., T], *context: Any) -> T:
+    """Return what ``make`` makes of an item; where the item can remember, only once.
 
     Args:
-        path: names the item in errors, which are not remembered.
+        item: an ``Item``, or a value that was read from one; any other remembers nothing.
+        context: what else ``make`` is told; it must matter to errors alone, which are not remembered.
     """
-    if type(item) is not Item:
-        return read(item, path)
-    if read not in item.made:
-        item.made[read] = read(item, path)
-    return item.made[read]  # type: ignore[no-any-return]
+    made = getattr(item, "made", None)
+    if made is None:
+        return make(item, *context)
+    if make not in made:
+        made[make] = make(item, *context)
+    return made[make]  # type: ignore[no-any-return]

@@ -24,6 +24,7 @@ from .anthropic import (
 )
 from .counter import Size
 from .image_size import PDF_PAGE, image_tokens, pdf_tokens
+from .remembered import once
 from .token_families import Family
 from .tool_types import declaration
 
@@ -63,15 +64,19 @@ class Counted(NamedTuple):
 
 def is_text(request: MessagesRequest) -> bool:
     """Whether a request has no more tokens than ``ceiling`` says: no images, documents and tools without a schema."""
-
-    def has_text(block: Block) -> bool:
-        if isinstance(block, ToolResultBlock):
-            return all(map(has_text, block.content))
-        return not isinstance(block, (ImageBlock, DocumentBlock))
-
-    contents = (message.content for message in request.messages)
     has_typed_tools = any(tool.input_schema is None for tool in request.tools)
-    return not has_typed_tools and all(has_text(block) for blocks in (request.system, *contents) for block in blocks)
+    is_prompt_text = all(map(_is_text, request.system))
+    return is_prompt_text and not has_typed_tools and all(once(message, _has_text) for message in request.messages)
+
+
+def _has_text(message: Message) -> bool:
+    return all(map(_is_text, message.content))
+
+
+def _is_text(block: Block) -> bool:
+    if isinstance(block, ToolResultBlock):
+        return all(map(_is_text, block.content))
+    return not isinstance(block, (ImageBlock, DocumentBlock))
 
 
 def ceiling(body_bytes: int) -> int:

@@ -53,7 +53,7 @@ def conversation(chance: random.Random) -> Json:
 
 def seconds(estimator: Estimator, recall: Recall, asked: Json, beside: Json) -> float:
     """The time to count a request, just as it was read, with another one parsed before, so that caches are alike."""
-    encoded = json.dumps(asked)
+    encoded = json.dumps(asked).encode()
     MessagesRequest.from_dict(json.loads(json.dumps(beside)))
     request = MessagesRequest.from_dict(recall.read(encoded, json.JSONDecoder()) or json.loads(encoded))
     began = time.perf_counter()

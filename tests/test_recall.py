@@ -32,7 +32,7 @@ def body(messages: List[Json], **fields: Any) -> Json:
 
 
 def read(recall: Recall, value: Json, **style: Any) -> Any:
-    found = recall.read(json.dumps(value, **style), json.JSONDecoder())
+    found = recall.read(json.dumps(value, **style).encode(), json.JSONDecoder())
     assert found == value
     return found
 
@@ -73,6 +73,20 @@ def test_short_messages_are_known_where_the_same_follows() -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, *conversation(2)]
     first = read(recall, body(messages))
     assert new(first, read(recall, body([*messages, said(9)]))) == [4]
+
+
+def test_system_blocks_are_known() -> None:
+    """But for the line that changes with each request."""
+    recall = Recall()
+
+    def system(number: int) -> List[Json]:
+        return [
+            {"type": "text", "text": f"x-anthropic-billing-header: cch={number};"},
+            {"type": "text", "text": "y" * 9000},
+        ]
+
+    first, again = (read(recall, body([said(1)], system=system(number)))["system"] for number in (1, 2))
+    assert [one is other for one, other in zip(first, again)] == [False, True]
 
 
 def test_tools_are_known() -> None:
@@ -139,16 +153,21 @@ WHOLE = json.dumps(body(conversation(3)))
         WHOLE.replace("]}, {", "]}, }"),
         WHOLE.replace('}], "system"', '}}, "system"'),
         WHOLE.replace('}], "system"', '},], "system"'),
+        "\ufeff" + WHOLE,
+        WHOLE[:-1] + ', "é": 1}',
+        WHOLE[:-1] + ', "a": "é\udcff"}',
+        WHOLE.replace("text 1", "é\udcff"),
+        WHOLE.replace('"messages"', '"\udcff"'),
     ],
 )
-def test_what_is_no_json_is_refused_as_without_a_memory(text: str) -> None:
+def test_what_is_odd_is_read_or_refused_as_without_a_memory(text: str) -> None:
     """With the same words, after the conversation was seen, too."""
     recall = Recall()
     parse_body(Request("POST", "/", body=WHOLE.encode()), recall)
-    answers = []
+    answers, data = [], text.encode("utf-8", "surrogateescape")
     for memory in (None, recall):
         try:
-            answers.append(parse_body(Request("POST", "/", body=text.encode()), memory))
+            answers.append(parse_body(Request("POST", "/", body=data), memory))
         except InvalidRequest as error:
             answers.append(error.message)
     assert answers[0] == answers[1]

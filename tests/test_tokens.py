@@ -134,7 +134,7 @@ def long_conversation(turns: int, recall: Recall) -> MessagesRequest:
     tool = {"name": "Read", "description": "Reads. " * 100, "input_schema": {"type": "object"}}
     messages = [{"role": "user", "content": "Hi"}] + [part for number in range(200 + turns) for part in turn(number)]
     body = {"model": "m", "max_tokens": 1, "system": "You help. " * 1000, "tools": [tool], "messages": messages}
-    return MessagesRequest.from_dict(recall.read(json.dumps(body), json.JSONDecoder()))
+    return MessagesRequest.from_dict(recall.read(json.dumps(body).encode(), json.JSONDecoder()))
 
 
 def model(name: str) -> Model:

@@ -60,12 +60,12 @@ def parse_body(request: Request, recall: Optional[Recall] = None) -> Any:
         InvalidRequest: saying where the text stops being JSON.
     """
     try:
-        text = request.body.decode("utf-8-sig")
+        known = recall.read(request.body, _DECODER) if recall is not None else None
+        if known is not None:
+            return known
+        return json.loads(request.body.decode("utf-8-sig"), **_STRICT)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: not UTF-8 at byte {error.start}") from None
-    try:
-        known = recall.read(text, _DECODER) if recall is not None else None
-        return json.loads(text, **_STRICT) if known is None else known
     except RecursionError:
         raise InvalidRequest("The request body is not valid JSON: nested too deeply") from None
     except ValueError as error:

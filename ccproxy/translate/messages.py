@@ -21,6 +21,7 @@ from ..anthropic import (
 )
 from ..errors import InvalidRequest
 from ..openai import ChatMessage, ToolCall, dump
+from ..remembered import once
 from .content import UNSPOKEN, Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
 from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
@@ -95,16 +96,22 @@ def turns_of(request: MessagesRequest, target: Target) -> Iterator[Tuple[Message
 
     Calls that nobody answers are followed by a user turn of their own, without content.
     """
-    spoken = [message for message in request.messages if not _is_silent(message)]
+    spoken = [message for message in request.messages if not once(message, _is_silent)]
     pending: Tuple[str, ...] = ()  # calls of the assistant message just before
     for turn in _merge(_place_system(_without_repeats(_merge(spoken)), target)):
         if pending and turn.role != "user":
             yield Message("user", ()), pending
         yield turn, pending if turn.role == "user" else ()
-        calls = (block.id for block in turn.content if isinstance(block, ToolUseBlock) and turn.role == "assistant")
-        pending = tuple(dict.fromkeys(calls))
+        pending = once(turn, _calls)
     if pending:
         yield Message("user", ()), pending
+
+
+def _calls(turn: Message) -> Tuple[str, ...]:
+    """Return the ids of the calls that a turn makes, each once."""
+    if turn.role != "assistant":
+        return ()
+    return tuple(dict.fromkeys(block.id for block in turn.content if isinstance(block, ToolUseBlock)))
 
 
 def _is_silent(message: Message) -> bool:
@@ -126,20 +133,21 @@ def _without_repeats(messages: Iterable[Message]) -> List[Message]:
     for message in messages:
         if message.role == "assistant":
             calls = {block.id: block for block in message.content if isinstance(block, ToolUseBlock)}
-            is_repeat = bool(calls) and all(made.get(name) == call for name, call in calls.items())
+            is_repeat = bool(calls) and all(name in made and made[name] == call for name, call in calls.items())
             repeated = set(calls) if is_repeat else set()
             made.update(calls)
             if not is_repeat:
                 kept.append(message)
+            continue
+        if not repeated:
+            kept.append(message)
             continue
         content = tuple(
             block
             for block in message.content
             if not (isinstance(block, ToolResultBlock) and block.tool_use_id in repeated)
         )
-        if len(content) == len(message.content):
-            kept.append(message)
-        elif content:
+        if content or not message.content:
             kept.append(replace(message, content=content))
     return kept
 
