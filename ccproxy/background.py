@@ -30,6 +30,8 @@ To use it in Claude Code:
 
     export ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={token}
     claude
+
+`ccproxy code` does that, and tells it which models answer and how much they take.
 """
 
 

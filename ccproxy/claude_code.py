@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Dict, Mapping
 
-from .anthropic import MessagesRequest
 from .config.schema import Config, Model
-from .routing import decide
+from .routing import plain_route
 
 ANY_TOKEN = "ccproxy"
 """The client insists on a token; without CCPROXY_AUTH_TOKEN any will do."""
@@ -40,7 +39,7 @@ def client_variables(config: Config, url: str) -> Dict[str, str]:
     of a million tokens unless told. They take no window below 100,000 tokens for a setting of when to compact, but
     believe any for a model that they do not know.
     """
-    model = _answering("claude-sonnet-4-5", config)
+    model = plain_route("claude-sonnet-4-5", config).models[0]
     variables = {
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_AUTH_TOKEN": config.ccproxy_auth_token or ANY_TOKEN,
@@ -66,7 +65,7 @@ def _aliases(config: Config) -> Dict[str, str]:
     """
     aliases: Dict[str, str] = {}
     for rule, (asked, names) in _CLASSES.items():
-        model = _answering(asked, config)
+        model = plain_route(asked, config).models[0]
         if _has_own_window(model):
             aliases.update(dict.fromkeys(names, f"{rule}:{model.model_id}"))
     return {**aliases, "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1"} if aliases else {}
@@ -75,12 +74,6 @@ def _aliases(config: Config) -> Dict[str, str]:
 def _has_own_window(model: Model) -> bool:
     """Whether what we know of a model's window is more than what the client knows: that of Claude's own models."""
     return not model.direct or bool(model.max_input_tokens)
-
-
-def _answering(name: str, config: Config) -> Model:
-    """Return the model that answers a request with this name, about which nothing else is special."""
-    fields = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
-    return decide(MessagesRequest.from_dict(fields), config, lambda model: 0).models[0]
 
 
 def client_environment(environment: Mapping[str, str], variables: Mapping[str, str], host: str) -> Dict[str, str]:

@@ -240,7 +240,8 @@ def _listen(config: Config) -> socket.socket:
     try:
         return listen(config.host, config.port)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {error.strerror or error}") from None
+        reason = str(error.strerror or error).partition(" (while attempting")[0]  # Python's says the address again
+        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {reason}") from None
 
 
 def _has_terminal() -> bool:

@@ -98,6 +98,12 @@ def decide(
     return _search_rule(request, _image_rule(request, config, long or base))
 
 
+def plain_route(name: str, config: Config) -> Decision:
+    """Return the route of a request for this name about which nothing else is special."""
+    fields = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
+    return decide(MessagesRequest.from_dict(fields), config, lambda model: 0)
+
+
 def _search_rule(request: MessagesRequest, decision: Decision) -> Decision:
     """Of a search's route leave the models that can search, as far as there are any."""
     able = tuple(model for model in decision.models if can_search(model, request)) if is_web_search(request) else ()

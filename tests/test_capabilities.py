@@ -293,3 +293,27 @@ def test_the_configuration_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     found = json.loads(capsys.readouterr().out)
     assert found["routes"]["default"] == ["good", "blind"]
     assert [model["model_id"] for model in found["models"]] == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "line"),
+    [
+        ("OTHER", "default   no model is configured: the built-in demo answers (demo/echo)"),
+        (
+            "ANTHROPIC_API_KEY",
+            "default   ROUTER_DEFAULT is not set: passed through to Anthropic (anthropic/claude-sonnet-4-5)",
+        ),
+    ],
+)
+def test_what_answers_without_a_router(
+    variable: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no router is set, it says what answers all the same, and why."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "STATE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("ROUTER_DEFAULT", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "key")
+    assert cli.main(["check"]) == 0
+    assert line in capsys.readouterr().out.splitlines()

@@ -17,9 +17,8 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence
 import pytest
 
 from ccproxy import cli
-from ccproxy.anthropic import MessagesRequest
 from ccproxy.claude_code import client_environment, client_variables
-from ccproxy.routing import decide
+from ccproxy.routing import plain_route
 from processes import PATIENCE, environment, eventually, running, serve_command
 from running import health
 from support import make_config
@@ -98,8 +97,7 @@ def test_aliases() -> None:
 def test_the_rules_go_on_to_choose(name: str) -> None:
     """An alias stands for its rule, with all its fallbacks, also when the configuration has changed since."""
     config = make_config({"ROUTER_DEFAULT": "small,big", "ROUTER_BACKGROUND": "big,small"}, MODELS)
-    fields = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
-    decision = decide(MessagesRequest.from_dict(fields), config, lambda model: 0)
+    decision = plain_route(name, config)
     assert decision.rule == name.partition(":")[0]
     assert len(decision.models) == 2
 

@@ -167,7 +167,7 @@ def test_port_in_use(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         said = failure(tmp_path, ["--port", str(port)], {})
     assert str(port) in said
-    assert "in use" in said
+    assert "Address already in use\n" in said
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.invalid"])

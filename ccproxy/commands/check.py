@@ -20,7 +20,7 @@ from ..config.schema import Config, Model, money
 from ..errors import ConfigError
 from ..ledger import Ledger
 from ..pricing import plain
-from ..routing import configured_models
+from ..routing import configured_models, plain_route
 from .models import describe, routers
 from .options import add_configuration, load
 from .terminal import BOLD, GREEN, RED, YELLOW, Look, Styled, printable
@@ -114,6 +114,9 @@ def _lines(loaded: Loaded, look: Look) -> List[str]:
         ("models", f"{loaded.models_file or 'no models.yaml'}: {len(config.models)}"),
         ("address", f"{config.host} port {config.port}{', with a token' if config.ccproxy_auth_token else ''}"),
     ]
+    if not config.router_default:
+        decision = plain_route("claude-sonnet-4-5", config)
+        rows.append((decision.rule, f"{decision.reason} ({decision.models[0].model_id})"))
     rows += [(rule, ", then ".join(router)) for rule, router in routers(config).items() if router]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {printable(text)}" for name, text in rows]
