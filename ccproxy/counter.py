@@ -31,7 +31,7 @@ class Counter:
     their hash is several times cheaper than any digest; beyond ``memory`` bytes the oldest are forgotten.
     """
 
-    def __init__(self, encode: Optional[Callable[[str], Any]] = None, memory: int = 32_000_000) -> None:
+    def __init__(self, encode: Optional[Callable[[str], Any]] = None, memory: int = 16_000_000) -> None:
         self._encode = encode
         self._memory = memory
         self._sizes_lock = threading.Lock()  # guards changes of _sizes and _kept, and of _encode with them

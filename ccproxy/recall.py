@@ -18,8 +18,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from .remembered import Item
 
-MOST_CHARACTERS = 12_000_000
-"""Of all texts; what is made of them takes about three bytes more for each."""
+MOST_CHARACTERS = 8_000_000
+"""Of all texts. With what is made of them they take some 50 MB; a conversation of 150 KB is a fiftieth of that."""
 LEAST_BODY = 8192
 """A shorter body is parsed sooner than looked up."""
 LISTS = ("messages", "system", "tools")

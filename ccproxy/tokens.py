@@ -87,9 +87,14 @@ def ceiling(body_bytes: int) -> int:
 def spared(
     request: MessagesRequest, size: Callable[[str], Size], family: Family, state: Hashable = None
 ) -> Iterator[float]:
-    """Yield, message by message, how many tokens less than bytes the texts are: what to take off ``ceiling``."""
+    """Yield how many tokens less than bytes the texts are, to be taken off ``ceiling``.
+
+    Those of all messages that were counted before come together, then those of each other one.
+    """
     tally = _Count(family, size, state)
-    return (tally.message(message).spared for message in request.messages)
+    yield sum(part.spared for part in map(tally.known, request.messages) if part is not None)
+    for message in [message for message in request.messages if tally.known(message) is None]:
+        yield tally.message(message).spared
 
 
 def estimate(request: MessagesRequest, size: Callable[[str], Size], family: Family) -> int:
@@ -130,9 +135,13 @@ class _Count:
         self._thinking = self._media = self._spared = 0.0
         self._has_citations = False
 
+    def known(self, message: Message) -> Optional[Part]:
+        """Return what a message counts, if it was counted before."""
+        return message.made.get(self._key)
+
     def message(self, message: Message) -> Part:
         """Return what a message counts."""
-        part: Optional[Part] = message.made.get(self._key)
+        part = self.known(message)
         if part is None:
             part = message.made[self._key] = self.part(message.content)
         return part

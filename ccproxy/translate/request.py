@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import FrozenSet, List, Optional, Tuple, Union
 
-from ..anthropic import MessagesRequest, ToolResultBlock, ToolUseBlock, refuse_unsupported
+from ..anthropic import Message, MessagesRequest, ToolResultBlock, ToolUseBlock, refuse_unsupported
 from ..config.schema import Model
 from ..openai import ChatRequest, Json
+from ..remembered import once
 from ..responses import ResponsesRequest
 from .content import Notes, Target
 from .effort import effort_fields
@@ -108,9 +109,12 @@ def _chat(
 
 def used_tool_ids(request: MessagesRequest) -> FrozenSet[str]:
     """Return the tool ids of the conversation so far; new ones must differ, clients key results by id."""
-    return frozenset(
+    return frozenset().union(*(once(message, _tool_ids) for message in request.messages))
+
+
+def _tool_ids(message: Message) -> List[str]:
+    return [
         block.id if isinstance(block, ToolUseBlock) else block.tool_use_id
-        for message in request.messages
         for block in message.content
         if isinstance(block, (ToolUseBlock, ToolResultBlock))
-    )
+    ]

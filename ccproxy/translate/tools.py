@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
-from ..anthropic import MessagesRequest, OtherBlock, Tool, ToolUseBlock, read_tool
+from ..anthropic import Message, MessagesRequest, OtherBlock, Tool, ToolUseBlock, read_tool
 from ..encoded import Encoded
 from ..errors import InvalidRequest
 from ..provider.dialects import Dialect
+from ..remembered import once
 from .content import Notes
 from .ids import ToolNames
 from .schema import clean_schema, fits_strict
@@ -113,15 +114,20 @@ def current_tools(request: MessagesRequest) -> List[Tool]:
     """Return the tools after what the conversation added and removed; deferred ones are sent at once."""
     tools = {tool.name or tool.type: tool for tool in request.tools}
     for message in request.messages:
-        for block in message.content:
-            if isinstance(block, OtherBlock) and block.type == "tool_removal":
+        for block in once(message, _tool_changes):
+            if block.type == "tool_removal":
                 tools.pop(str(block.raw.get("tool_name") or block.raw.get("name")), None)
-            elif isinstance(block, OtherBlock) and block.type == "tool_addition":
+            else:
                 definition = block.raw.get("tool_definition")
                 added = definition.get("definition") if isinstance(definition, dict) else None
                 if isinstance(added, dict) and isinstance(added.get("name"), str):
                     tools[added["name"]] = read_tool(added, "tool_addition.")
     return list(tools.values())
+
+
+def _tool_changes(message: Message) -> List[OtherBlock]:
+    kinds = ("tool_removal", "tool_addition")
+    return [block for block in message.content if isinstance(block, OtherBlock) and block.type in kinds]
 
 
 def _function(tool: Tool, dialect: Dialect, notes: Notes) -> List[Json]:
