@@ -203,10 +203,10 @@ def test_each_model_is_sent_its_own() -> None:
         {"role": "user", "content": [result, media]},
     ]
     tools = [{"name": "Read", "input_schema": {"type": "object", "$id": WORDS, "additionalProperties": False}}]
-    for dialect in ("openai", "mistral", "gemini", "openai"):
-        alone = translated(messages, dialect, tools=tools)
+    for dialect, api in (("openai", "chat"), ("mistral", "chat"), ("openai", "responses"), ("gemini", "chat")) * 2:
+        alone = translated(messages, dialect, {"api": api}, tools=tools)
         value = read(recall, body(messages, tools=tools))
-        known = translated(value["messages"], dialect, tools=value["tools"])
+        known = translated(value["messages"], dialect, {"api": api}, tools=value["tools"])
         assert known.request.to_dict() == alone.request.to_dict()
         assert known.dropped == alone.dropped
 

@@ -7,7 +7,21 @@ system messages first. Everything here is deterministic, so that a conversation 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 from ..anthropic import (
     Block,
@@ -28,6 +42,7 @@ from .ids import ToolNames, provider_tool_id
 from .reasoning import Returned, call_fields, give_back
 
 Json = Dict[str, Any]
+T = TypeVar("T")
 
 ATTRIBUTION = "x-anthropic-billing-header:"
 MISSING_RESULT = "[tool result missing]"
@@ -42,17 +57,17 @@ def translate_messages(
 ) -> List[ChatMessage]:
     """Return the messages of a request, system prompt first; ``instructions`` end the system prompt."""
     system = _system([*request.system, *map(TextBlock, instructions)], target, notes)
-    messages: List[ChatMessage] = []
-    for turn, calls in turns_of(request, target):
-        made = turn.made.get(_Made)
-        if made is None or made.target != target or made.calls != calls:
-            made = turn.made[_Made] = _make(turn, calls, target)
-        messages += made.messages
-        for what in made.dropped:
-            notes.drop(what)
+    messages = of_turns(request, target, notes, _turn)
     if not messages:
         raise InvalidRequest(NOTHING_SAID)
     return system + _with_prefill(messages, target)
+
+
+def _turn(turn: Message, calls: Tuple[str, ...], target: Target, notes: Notes) -> List[ChatMessage]:
+    if turn.role == "assistant":
+        message = _assistant(turn, target, notes)
+        return [message] if message else []
+    return _system(turn.content, target, notes) if turn.role == "system" else _user(turn, calls, target, notes)
 
 
 class _Made(NamedTuple):
@@ -60,20 +75,30 @@ class _Made(NamedTuple):
 
     target: Target
     calls: Tuple[str, ...]
-    messages: List[ChatMessage]
+    items: List[Any]
     dropped: List[str]
 
 
-def _make(turn: Message, calls: Tuple[str, ...], target: Target) -> _Made:
-    notes = Notes()
-    if turn.role == "assistant":
-        message = _assistant(turn, target, notes)
-        messages = [message] if message else []
-    elif turn.role == "system":
-        messages = _system(turn.content, target, notes)
-    else:
-        messages = _user(turn, calls, target, notes)
-    return _Made(target, calls, messages, notes.dropped)
+def of_turns(
+    request: MessagesRequest,
+    target: Target,
+    notes: Notes,
+    make: Callable[[Message, Tuple[str, ...], Target, Notes], List[T]],
+) -> List[T]:
+    """Return what ``make`` makes of each turn and the calls that it must answer, all in one list.
+
+    What it made of a turn for the same model before is taken, so it must change nothing later.
+    """
+    items: List[T] = []
+    for turn, calls in turns_of(request, target):
+        made: Optional[_Made] = turn.made.get(make)
+        if made is None or made.target != target or made.calls != calls:
+            own = Notes()
+            made = turn.made[make] = _Made(target, calls, make(turn, calls, target, own), own.dropped)
+        items += made.items
+        for what in made.dropped:
+            notes.drop(what)
+    return items
 
 
 def with_breakpoint(messages: List[ChatMessage], cache_control: Json) -> List[ChatMessage]:

@@ -7,15 +7,16 @@ spelling is changed here.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ..anthropic import Block, Message, MessagesRequest, OtherBlock, TextBlock, ThinkingBlock, ToolUseBlock
+from ..encoded import Encoded
 from ..errors import InvalidRequest
 from ..openai import dump
 from ..responses import ResponsesRequest
 from .content import Notes, Target, simplify, text_of_other
 from .ids import ToolNames, provider_tool_id
-from .messages import CONTINUE, NOTHING_SAID, system_text, turns_of, user_parts
+from .messages import CONTINUE, NOTHING_SAID, of_turns, system_text, user_parts
 from .reasoning import own_items
 
 Json = Dict[str, Any]
@@ -58,20 +59,24 @@ def responses_request(
 
 
 def _items(request: MessagesRequest, target: Target, notes: Notes) -> List[Json]:
-    items: List[Json] = []
-    for turn, calls in turns_of(request, target):
-        if turn.role == "assistant":
-            items += _assistant(turn, target, notes)
-        elif turn.role == "system":
-            text = system_text(turn.content, target, notes)
-            items += [_message("system", text)] if text else []
-        else:
-            items += _user(turn, calls, target, notes)
+    items: List[Json] = [*of_turns(request, target, notes, _turn)]
     if not items:
         raise InvalidRequest(NOTHING_SAID)
     if items[-1].get("role") == "assistant":
         items.append(_message("user", CONTINUE))
     return items
+
+
+def _turn(turn: Message, calls: Tuple[str, ...], target: Target, notes: Notes) -> List[Encoded]:
+    """Return the items of a turn."""
+    if turn.role == "assistant":
+        items = _assistant(turn, target, notes)
+    elif turn.role == "system":
+        text = system_text(turn.content, target, notes)
+        items = [_message("system", text)] if text else []
+    else:
+        items = _user(turn, calls, target, notes)
+    return [Encoded(item) for item in items]
 
 
 def _message(role: str, content: Any) -> Json:
