@@ -28,10 +28,10 @@ COMMANDS = {
     row.name: row
     for row in (
         Command("serve", "serve in the foreground (the default)"),
-        Command("check", "validate the configuration; with --live, ask the models what they can"),
-        Command("route", "say which model a request body would go to, and why, without sending it"),
+        Command("check", "validate the configuration; --live asks the models what they can"),
+        Command("route", "say which model a request would go to, and why; nothing is sent"),
         Command("models", "list the models it can reach: keys, limits, prices"),
-        Command("code", "start Claude Code with any model; what is not its own goes to `claude`", passes_on=True),
+        Command("code", "start Claude Code with any model; other options go to `claude`", passes_on=True),
         Command("env", "print the lines that connect Claude Code, for a shell"),
         Command("stats", "show usage and cost"),
         Command("perf", "measure a model directly and through the proxy"),
@@ -39,7 +39,7 @@ COMMANDS = {
         Command("start", "serve in the background; takes the options of serve as well", passes_on=True),
         Command("stop", "stop the server in the background"),
         Command("systemd", "print a hardened systemd unit"),
-        Command("completion", "print the lines with which a shell completes commands, options and models"),
+        Command("completion", "print what lets a shell complete commands, options and models"),
     )
 }
 

@@ -171,8 +171,9 @@ def _without_length(request: MessagesRequest, config: Config) -> Decision:
     requested = find_requested(request.model, config)
     if requested is not None:
         return _route(config, (), "override", f"the client asked for {requested.model_id}", requested)
-    if config.router_background and is_background_name(request.model):
-        return _route(config, config.router_background, "background", f"{request.model} is a haiku-class name")
+    small = _background_reason(request.model)
+    if config.router_background and small:
+        return _route(config, config.router_background, "background", small)
     return _default(request, config)
 
 
@@ -208,10 +209,12 @@ def aliased_rule(name: str) -> str:
     return rule if colon and rule in ALIASED else ""
 
 
-def is_background_name(name: str) -> bool:
-    """Whether a client's name for a model is one of the haiku class, or stands for it."""
+def _background_reason(name: str) -> str:
+    """Return why a name is one for small tasks, or an empty text."""
     rule = aliased_rule(name)
-    return rule == "background" if rule else "haiku" in name.lower()
+    if rule == "background":
+        return "the name of the client's small model"
+    return f"{name} is a haiku-class name" if not rule and "haiku" in name.lower() else ""
 
 
 def without_suffix(name: str) -> str:

@@ -143,6 +143,16 @@ def test_requests_appear_as_they_happen(browser: Browser, tmp_path: Path) -> Non
             assert browser.run("return window.wasHere")
 
 
+def test_a_name_is_not_told_twice(browser: Browser, tmp_path: Path) -> None:
+    """What Claude Code calls a model, after the rule and the model themselves, says nothing new."""
+    with running_proxy({"ROUTER_DEFAULT": "demo/echo"}, ledger=Ledger(tmp_path)) as proxy:
+        browser.open(proxy.url + "/dashboard")
+        for name in ("default:demo/echo", "demo/echo", "default:gone"):
+            ask(proxy.url, "/v1/messages", user(model=name))
+        shown = browser.until("#ended", "override: the client asked for demo/echo", "asked for as default:gone")
+        assert shown.count("asked for as") == 1
+
+
 def test_what_fails_is_told(browser: Browser, tmp_path: Path) -> None:
     """Which model rests, after whom another one answered, which key is missing; in words, not in colors alone."""
     with busy_proxy(tmp_path) as proxy:

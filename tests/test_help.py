@@ -14,13 +14,15 @@ each_command = pytest.mark.parametrize("name", sorted(cli.COMMANDS))
 
 
 @each_command
-def test_help_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Asking for help is no failure, and it ends with something to paste."""
+def test_help_shows_examples(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asking for help is no failure; it fits into 80 columns and ends with something to paste."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert said.startswith(f"usage: ccproxy {name} ")
+    assert max(map(len, said.splitlines())) <= 80
     for example in import_module(f"ccproxy.commands.{name}").EXAMPLES:
         assert f"  {example}\n" in said
 
@@ -46,6 +48,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
     for row in cli.COMMANDS.values():
         assert re.search(rf"^  {row.name} +{re.escape(row.help)}$", said, re.MULTILINE)
 

@@ -26,6 +26,7 @@ from .options import add_configuration, add_run_folder, load
 EXAMPLES = (
     "ccproxy code",
     "ccproxy code --continue",
+    "ccproxy code --model openai/gpt-5",
     'ccproxy code -p "What does this project do?"',
     "ccproxy code --env-file work.env -- --help",
 )

@@ -19,7 +19,7 @@ Json = Dict[str, Any]
 
 EXAMPLES = (
     "ccproxy models",
-    "ccproxy models --json | jq -r '.models[] | select(.key == \"missing\") | .key_name'",
+    "ccproxy models --json | jq '.models[] | select(.key == \"missing\").key_name'",
 )
 _KEY_STYLES = {"present": GREEN, "missing": YELLOW}
 _MILLION = Decimal(1_000_000)

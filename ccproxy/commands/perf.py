@@ -29,7 +29,7 @@ from .terminal import BOLD, DIM, GREEN, RED, YELLOW, Cell, Look, Styled, printab
 
 EXAMPLES = (
     "ccproxy perf",
-    "ccproxy perf --model_id deepseek/deepseek-chat --requests 50 --html report.html",
+    "ccproxy perf --model_id deepseek/deepseek-chat --html report.html",
     "ccproxy perf --model_id gpt-5 --concurrency 8 --prompt-tokens 20000",
     "ccproxy perf --url http://127.0.0.1:8082 --json | jq .rating",
 )

@@ -28,7 +28,7 @@ from .terminal import DIM, GREEN, RED, Look, printable
 
 EXAMPLES = (
     "ccproxy replay recording.json",
-    "ccproxy replay ~/.local/state/ccproxy/bodies.log --id req_5JJjwwEJTNLlHWOBEW89S5zH",
+    "ccproxy replay ~/.local/state/ccproxy/bodies.log --id req_5JJjwwEJTNLl",
     "ccproxy replay recording.json --model deepseek/deepseek-chat",
 )
 
