@@ -115,13 +115,14 @@ $(installed):
 	@echo 'Installing ccproxy and what it needs in $(VENV); about a minute, the first time.'
 ifdef uv
 	@uv venv --quiet --seed --python "$(PYTHON)" $(if $(own),--clear,--allow-existing) $(VENV)
-	@uv pip install --quiet --python $(py) --editable '.[offline,dev]'
+	@uv pip install --quiet --compile-bytecode --python $(py) --editable '.[offline,dev]'
 else
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot create environments: install python3-venv (Debian, Ubuntu) or uv, then try again.' >&2; exit 1; }
 	@"$(PYTHON)" -m venv $(if $(own),--clear) $(VENV)
 	@$(pip) 'pip>=23'
 	@$(pip) --editable '.[offline,dev]'
 endif
+	@$(py) -m compileall -q ccproxy
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

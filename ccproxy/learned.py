@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Tuple
 
 from .calibration import NONE, Correction, Sample, fit
 from .config.schema import Model
@@ -96,7 +96,18 @@ class Learned:
         except (sqlite3.Error, OSError) as error:  # a file of an older version, or none that can be read
             log.debug("%s: nothing is learned from it: %s", self._path, error)
             return
+        samples = _newest(rows)
         with self._samples_lock:
-            self._samples, self._corrections, self._fitted = {}, {}, {}
-            for model, provider, estimate, actual, has_tools in reversed(rows):
-                self._add((model, provider), Sample(estimate, actual, bool(has_tools)))
+            self._samples, self._corrections, self._fitted = samples, {}, {}
+
+
+def _newest(rows: Iterable[Tuple[str, str, int, int, int]]) -> Dict[_Key, List[Sample]]:
+    """Return the samples that count of rows, newest first: those of each model from the oldest on."""
+    found: Dict[_Key, List[Sample]] = {}
+    taken: Dict[Tuple[str, str, bool], int] = {}
+    for model, provider, estimate, actual, has_tools in rows:
+        kind = (model, provider, bool(has_tools))
+        if taken.get(kind, 0) < KEPT and ((model, provider) in found or len(found) < MAX_MODELS):
+            taken[kind] = taken.get(kind, 0) + 1
+            found.setdefault((model, provider), []).append(Sample(estimate, actual, bool(has_tools)))
+    return {key: samples[::-1] for key, samples in reversed(list(found.items()))}

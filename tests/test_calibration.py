@@ -187,6 +187,26 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     assert Learned(ledger.path).correction(MODEL) == fit(samples(1.0, 65, [100, 200, 300]))
 
 
+def test_of_a_long_ledger_the_newest_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this process had given the answers: so many of each model, with tools and without, and so many models."""
+    monkeypatch.setattr(learned, "MAX_MODELS", 2)
+    ledger, own = Ledger(tmp_path, keep_days=10**6), Learned(None)
+    for number in range(2 * KEPT):
+        for name in ("a", "b", "c"):
+            for has_tools in (False, True):
+                ended = 1e9 + len("abc") * number + "abc".index(name)
+                one = answered(100, 150 + number, model=name, has_tools=has_tools, time=ended)
+                ledger.add(one)
+                if name != "a":
+                    own.add(one)
+    assert ledger.flush(10)
+    ledger.close()
+    read, (a, b, c) = Learned(ledger.path), [Model(name, "http://p/v1") for name in ("a", "b", "c")]
+    assert read.correction(a) is NONE
+    assert read.correction(b).samples == 2 * KEPT
+    assert (read.correction(b), read.correction(c)) == (own.correction(b), own.correction(c))
+
+
 def test_others_are_read_once_in_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another process learned, by a thread, not for each request."""
     found = Learned(tmp_path / "usage.db")

@@ -115,11 +115,32 @@ def test_bin_runs_through_links(tmp_path: Path) -> None:
 def test_bin_prefers_the_venv_of_the_checkout(tmp_path: Path) -> None:
     """The Python of the checkout's .venv runs it, whichever python3 comes first."""
     script = copy_of_bin(tmp_path)
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "venv: $*"\n')
-    python.chmod(0o755)
+    stub(tmp_path / ".venv" / "bin" / "python", "venv")
     assert run(bin_command(script), cwd=tmp_path) == f"venv: {script} --version"
+
+
+def test_bin_is_begun_by_a_shell(tmp_path: Path) -> None:
+    """Which finds the same Python, also through links, and goes away."""
+    script = copy_of_bin(tmp_path)
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "first").symlink_to("../bin/ccproxy")
+    link = tmp_path / "ccproxy"
+    link.symlink_to(tmp_path / "away" / "first")
+    stub(tmp_path / "path" / "python3", "python3")
+    path = {"PATH": f"{tmp_path / 'path'}{os.pathsep}{os.environ['PATH']}"}
+    arguments = ["serve", "--models", "two words"]
+    for command in (script, link):
+        assert run([str(command), *arguments], tmp_path, path) == f"python3: {command} serve --models two words"
+    stub(tmp_path / ".venv" / "bin" / "python", "venv")
+    for command in (script, link):
+        assert run([str(command), *arguments], tmp_path, path) == f"venv: {command} serve --models two words"
+
+
+def stub(program: Path, name: str) -> None:
+    """A program that says its name and what it was given."""
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\necho "{name}: $*"\n')
+    program.chmod(0o755)
 
 
 def test_bin_without_the_dependencies(tmp_path: Path) -> None:
@@ -139,7 +160,7 @@ def copy_of_bin(folder: Path) -> Path:
 
 
 def bin_command(script: Path) -> List[str]:
-    """The script as its first line would run it, by the Python that runs the tests."""
+    """The script as its shell would run it, by the Python that runs the tests."""
     assert os.access(script, os.X_OK)
-    assert script.read_text().startswith("#!/usr/bin/env python3\n")
+    assert script.read_text().startswith("#!/bin/sh\n")
     return [sys.executable, str(script), "--version"]
