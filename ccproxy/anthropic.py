@@ -232,7 +232,8 @@ def _message(item: Any, path: str) -> Message:
     content = item.get("content")
     if content is None and role != "system":
         raise InvalidRequest(f"{path}.content: Field required")
-    return Message(role, _content(content, path + ".content") if content is not None else (), item)
+    # A copy: an item remembers what was read from it, and two that hold each other wait for the collector.
+    return Message(role, _content(content, path + ".content") if content is not None else (), dict(item))
 
 
 def _content(content: Any, path: str) -> Tuple[Block, ...]:
@@ -323,7 +324,7 @@ def read_tool(item: Any, path: str) -> Tool:
     kind = _field(item, "type", str, path) or "custom"
     schema = _field(item, "input_schema", dict, path, required=kind == "custom")
     name = _field(item, "name", str, path, required=kind == "custom") or ""
-    return Tool(name, kind, _field(item, "description", str, path) or "", schema, item)
+    return Tool(name, kind, _field(item, "description", str, path) or "", schema, dict(item))  # a copy, as of messages
 
 
 def _tool_choice(item: Optional[Json]) -> Optional[ToolChoice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any, Dict, List
 
@@ -11,6 +12,7 @@ from ccproxy.anthropic import MessagesRequest
 from ccproxy.errors import InvalidRequest
 from ccproxy.handlers.context import parse_body
 from ccproxy.recall import LEAST_BODY, Recall
+from ccproxy.remembered import Item
 from ccproxy.web import Request
 from sent import translated
 from support import ask, proxy_with
@@ -109,6 +111,29 @@ def test_what_was_used_longest_ago_is_forgotten() -> None:
     assert new(seen[20], read(recall, body([said(20)]))) == [0]
     assert recall._characters <= 3 * 1100
     assert len(recall._items) == sum(map(len, recall._alike.values()))
+
+
+def test_what_is_forgotten_is_free_at_once() -> None:
+    """With all that was read and translated of it: what waited for the collector would be many times the bound."""
+
+    def kept(number: int) -> List[Item]:
+        return [item for item in gc.get_objects() if isinstance(item, Item) and f"text {number} " in str(item.text)]
+
+    def use(number: int) -> None:
+        tools = [{"name": "do", "description": f"text {number} {WORDS}", "input_schema": {"type": "object"}}]
+        value = read(recall, body([said(number)], tools=tools))
+        translated(value["messages"], tools=value["tools"])
+
+    recall = Recall(most_characters=3 * 1100)
+    gc.disable()
+    try:
+        use(810)
+        assert kept(810)
+        for number in (820, 830, 840):
+            use(number)
+        assert kept(810) == []
+    finally:
+        gc.enable()
 
 
 def test_messages_that_begin_alike_are_told_apart() -> None:
