@@ -96,7 +96,7 @@ class App:
             if self._demo is None:
                 from .stub import StubProvider  # takes a start 20 ms, and most have no use for it
 
-                self._demo = StubProvider()
+                self._demo = StubProvider(is_recording=False)
             return self._demo.url
 
     def drain(self) -> None:

@@ -244,8 +244,12 @@ class StubProvider:
     ``url`` is the ``api_base`` to configure; ``requests`` what was received, in order.
     """
 
-    def __init__(self, script: Script = demo_script, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, script: Script = demo_script, host: str = "127.0.0.1", port: int = 0, *, is_recording: bool = True
+    ) -> None:
+        """``is_recording``: keep what is received; a provider that lives long would fill the memory with it."""
         self.requests: List[Received] = []
+        self.is_recording = is_recording
         self.script = script
         stub = self
 
@@ -310,7 +314,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         request = json.loads(raw)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.provider.requests.append(Received(self.path, headers, request))
+        if self.provider.is_recording:
+            self.provider.requests.append(Received(self.path, headers, request))
         self._play(list(self.provider.script(request)), request)
 
     def _play(self, steps: List[Step], request: Json) -> None:

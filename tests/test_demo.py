@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 from typing import Iterator
 
 import pytest
 
+from ccproxy.stub import Received
 from grammar import check_error, check_grammar, fold, parse_sse
 from support import Json, Proxy, ask, running_proxy, user
 
@@ -91,3 +93,12 @@ def test_it_is_listed_nowhere_and_found_by_name(proxy: Proxy) -> None:
     """demo/echo can be asked for on purpose."""
     assert ask(proxy.url, "/v1/models").json["data"] == []
     assert ask(proxy.url, "/v1/messages", user("demo: text hi", model="demo/echo")).status == 200
+
+
+def test_it_keeps_no_prompts(proxy: Proxy) -> None:
+    """It may answer for weeks: what it was asked is not in memory afterwards, as it is in tests' providers."""
+    marks = [f"remember {number} of the demo" for number in range(3)]
+    for mark in marks:
+        assert mark in ask(proxy.url, "/v1/messages", user(mark)).body.decode()
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, Received)]
+    assert not [mark for mark in marks if mark in str(kept)]
