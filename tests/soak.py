@@ -2,8 +2,9 @@
 
     python tests/soak.py [SECONDS]
 
-Prints a report, and fails on a wrong answer, on a stream that was cut without its worker being killed, and when memory
-or descriptors grow.
+One worker is killed again and again; the other lives from the first second to the last, and by it growth is seen.
+Prints a report, and fails on a wrong answer, on a stream that was cut though no worker was killed, on an answer that is
+not in the statistics, and when the memory, descriptors or threads of the worker that lives, or of its parent, grow.
 """
 
 from __future__ import annotations
@@ -17,105 +18,296 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from ccproxy.stub import Cut, Delay, Failure, Json, Reasoning, Step, StubProvider, Text, ToolCall
+from ccproxy.stub import Cut, Delay, Failure, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
 from crowd import Levels
 from grammar import check_grammar, error_of, fold, parse_sse
-from processes import Process, configuration, running, serve_command
-from raw_http import RawConnection, request
-from support import user
+from processes import Process, configuration, eventually, running, serve_command
+from raw_http import RawAnswer, RawConnection, request
+from support import ask, user
 
 CLIENTS, WORKERS = 8, 2
 RELOAD_EVERY, KILL_EVERY, SAMPLE_EVERY = 3.0, 20.0, 1.0
-KINDS = ("stream", "whole", "refused", "dies")
-MEMORY_GROWTH, DESCRIPTOR_GROWTH = 1.25, 40
+GRACE = 0.5
+"""Seconds after a kill in which a connection may still turn out to be cut."""
+MEMORY_GROWTH, DESCRIPTOR_GROWTH, THREAD_GROWTH = 1.15, 15, 15
+"""From the second quarter to the last: the counts of new texts are remembered, up to 32 MB."""
+BUSY = {"retry-after": "0"}
+MANY_WORDS = "many words " * 27_000
 
 
-def script(body: Json) -> List[Step]:
-    """What the prompt, KIND NUMBER, asks for."""
-    kind, number = str(body["messages"][-1]["content"]).split()
-    if kind == "refused":
-        return [Failure(400, f"refused {number}")]
-    if kind == "dies":
-        return [Text(f"half {number}"), Cut()]
-    return [Reasoning("hm"), Text(f"answer {number} "), Delay(0.05), Text("." * 500), ToolCall("do", {"n": number})]
+class Provider:
+    """What prompts ask for: KIND NUMBER, and perhaps many words."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[str] = Counter()
+
+    def script(self, body: Json) -> List[Step]:
+        """Answer."""
+        kind, number = content_text(body["messages"][-1]["content"]).split()[:2]
+        self._asked[number] += kind == "again"
+        if kind == "refused":
+            return [Failure(400, f"refused {number}")]
+        if kind == "dies":
+            return [Text(f"half {number}"), Cut()]
+        if kind == "again" and self._asked.pop(number) == 1:
+            self._asked[number] = 1
+            return [Failure(503, "busy", BUSY)]
+        return [Reasoning("hm"), Text(f"answer {number} "), Delay(0.05), Text("." * 500), ToolCall("do", {"n": number})]
+
+
+# --- one client's requests: each returns how many answers were right, or raises --------------------------------------
+
+
+def right(is_right: bool, what: object) -> None:
+    """Raise, if an answer is wrong."""
+    if not is_right:
+        raise AssertionError(f"{what!r:.400}")
+
+
+def check_whole(answer: RawAnswer, name: str) -> None:
+    """The whole answer to a prompt, streamed or not."""
+    if answer.status == 0 or not answer.is_complete:
+        raise ConnectionError("no whole answer")
+    right(answer.status == 200, answer.body)
+    events = parse_sse(answer.body) if "event-stream" in answer.headers["content-type"] else []
+    if events:
+        check_grammar(events)
+    message = fold(events) if events else answer.json
+    right([block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"], message)
+    right(message["content"][1]["text"] == f"answer {name} " + "." * 500, message)
+    right(message["content"][2]["input"] == {"n": name}, message)
+
+
+def messages(kind: str, name: str, **fields: Any) -> bytes:
+    """A request to the model."""
+    return request("POST", "/v1/messages", user(f"{kind} {name}", **fields))
+
+
+def stream(client: RawConnection, name: str) -> int:
+    """A stream, and one more on the same connection."""
+    for _ in range(2):
+        client.send(messages("stream", name, stream=True))
+        check_whole(client.answer(), name)
+    return 2
+
+
+def whole(client: RawConnection, name: str) -> int:
+    """Two requests sent in one go."""
+    client.send(messages("whole", name) * 2)
+    for _ in range(2):
+        check_whole(client.answer(), name)
+    return 2
+
+
+def large(client: RawConnection, name: str) -> int:
+    """A prompt of 300 kB."""
+    content = [{"type": "text", "text": text} for text in (f"large {name}", MANY_WORDS)]
+    body = {**user(stream=True), "messages": [{"role": "user", "content": content}]}
+    client.send(request("POST", "/v1/messages", body))
+    check_whole(client.answer(), name)
+    return 1
+
+
+def again(client: RawConnection, name: str) -> int:
+    """A provider that is busy at first."""
+    client.send(messages("again", name, stream=True))
+    check_whole(client.answer(), name)
+    return 1
+
+
+def slow(client: RawConnection, name: str) -> int:
+    """A client that takes its time over reading."""
+    client.send(messages("slow", name, stream=True))
+    time.sleep(0.5)
+    check_whole(client.answer(), name)
+    return 1
+
+
+def leaves(client: RawConnection, name: str) -> int:
+    """A client that leaves in the middle."""
+    client.send(messages("leaves", name, stream=True))
+    if client.head().status == 0:
+        raise ConnectionError("no answer")
+    return 0
+
+
+def refused(client: RawConnection, name: str) -> int:
+    """What the provider refuses; its words come through."""
+    client.send(messages("refused", name, stream=True))
+    answer = client.answer()
+    if answer.status == 0:
+        raise ConnectionError("no answer")
+    right(answer.status == 400 and f"refused {name}" in answer.json["error"]["message"], answer.body)
+    return 0
+
+
+def dies(client: RawConnection, name: str) -> int:
+    """A provider that breaks off: what came, an error event, and no proper end."""
+    client.send(messages("dies", name, stream=True))
+    answer = client.answer()
+    events = parse_sse(answer.body) if answer.status == 200 else []
+    if error_of(events) is None:
+        raise ConnectionError("no error event")
+    check_grammar(events)
+    texts = [data["delta"].get("text", "") for event, data in events if event == "content_block_delta"]
+    right(not answer.is_complete and "".join(texts) == f"half {name}", answer.body)
+    return 0
+
+
+def looks(client: RawConnection, name: str) -> int:
+    """A monitor."""
+    for path in ("/health", "/metrics", "/v1/stats", "/v1/models", "/nowhere"):
+        client.send(request("GET", path))
+        answer = client.answer()
+        if answer.status == 0:
+            raise ConnectionError("no answer")
+        right(answer.status == (404 if path == "/nowhere" else 200), (path, answer.body))
+    return 0
+
+
+KINDS: Dict[str, Callable[[RawConnection, str], int]] = {
+    kind.__name__: kind for kind in (stream, whole, large, again, slow, leaves, refused, dies, looks)
+}
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Findings:
+    """What came of it."""
+
+    found: Counter[str] = field(default_factory=Counter)
+    """How often a request was right, cut, wrong, or its worker killed, by kind."""
+    examples: Dict[str, str] = field(default_factory=dict)
+    kills: List[float] = field(default_factory=list)
+    reloads: int = 0
+    answers: int = 0
+    """How many whole answers clients have."""
+    recorded: int = 0
+    """How many the statistics have."""
+    levels: Dict[str, List[Levels]] = field(default_factory=lambda: {"parent": [], "worker": []})
+    """What the parent, and the worker that lives, took up over time."""
+    is_alive: bool = True
+    """Whether the server, and that worker, were there at the end."""
+
+    def problems(self) -> List[str]:
+        """What was not well."""
+        problems = [name for name in self.found if name.startswith(("wrong", "cut"))]
+        problems += [] if self.is_alive else ["the server, or the worker that nobody killed, ended"]
+        excused = sum(count for name, count in self.found.items() if name.startswith("killed"))
+        problems += ["more was cut than was being answered"] if excused > len(self.kills) * CLIENTS else []
+        problems += ["answers are missing in the statistics"] if self.recorded < self.answers else []
+        for name, levels in self.levels.items():
+            problems += [f"{what} of the {name} grow" for what in growing(levels)]
+        return problems
+
+
+def growing(levels: List[Levels]) -> List[str]:
+    """What was more in the last quarter than in the second; in the first one everything is new."""
+    if len(levels) < 8:
+        return []
+    second, last = quarter(levels, 1), quarter(levels, 3)
+    grown = {
+        "memory": middle(last, "memory") > middle(second, "memory") * MEMORY_GROWTH,
+        "descriptors": middle(last, "descriptors") > middle(second, "descriptors") + DESCRIPTOR_GROWTH,
+        "threads": middle(last, "threads") > middle(second, "threads") + THREAD_GROWTH,
+    }
+    return [name for name, is_more in grown.items() if is_more]
+
+
+def quarter(levels: List[Levels], number: int) -> List[Levels]:
+    """One quarter of the time."""
+    size = len(levels) // 4
+    return levels[number * size : (number + 1) * size]
+
+
+def middle(levels: List[Levels], name: str) -> float:
+    """The median."""
+    return float(sorted(getattr(level, name) for level in levels)[len(levels) // 2])
 
 
 class Soak:
-    """The clients' findings, the kills, and the server's levels over time."""
+    """Clients, and what disturbs them."""
 
-    def __init__(self, process: Process, url: str) -> None:
-        self.process, self.url = process, url
-        self.found: Counter[str] = Counter()
-        self.examples: Dict[str, str] = {}
-        self.kills: List[float] = []
-        self.levels: List[Tuple[int, float]] = []
+    def __init__(self, process: Process, folder: Path) -> None:
+        self.process, self.url = process, process.address()
+        self.findings = Findings()
         self.ended = threading.Event()
+        self._folder = folder
         self._lock = threading.Lock()
+        eventually(lambda: len(children(process.popen.pid)) == WORKERS, "the workers start")
+        self._living = children(process.popen.pid)[0]
 
     def client(self, seed: int) -> None:
         """Ask until the end."""
         chance, number = random.Random(seed), 0
         while not self.ended.is_set():
             number += 1
-            kind, name, started = chance.choice(KINDS), f"{seed}-{number}", time.monotonic()
+            kind, started, answers = chance.choice(list(KINDS)), time.monotonic(), 0
             try:
-                verdict = self.ask(kind, name)
-            except (OSError, ValueError, AssertionError) as error:
-                verdict = f"cut: {type(error).__name__} {error}"
-            if verdict.startswith("cut") and any(kill >= started - 2 for kill in self.kills):
-                verdict = "its worker was killed"
+                with RawConnection(self.url) as connection:
+                    answers = KINDS[kind](connection, f"{seed}-{number}")
+                verdict, words = f"right: {kind}", ""
+            except OSError as error:
+                is_killed = any(kill >= started - GRACE for kill in self.findings.kills)
+                verdict, words = f"{'killed' if is_killed else 'cut'}: {kind}", str(error)
+            except (AssertionError, ValueError, LookupError) as error:
+                verdict, words = f"wrong: {kind}", f"{type(error).__name__}: {error}"
             with self._lock:
-                self.found[verdict.split(":")[0]] += 1
-                self.examples.setdefault(verdict.split(":")[0], verdict)
+                self.findings.found[verdict] += 1
+                self.findings.answers += answers
+                self.findings.examples.setdefault(verdict, words)
 
-    def ask(self, kind: str, name: str) -> str:
-        """Ask once; say how it went."""
-        with RawConnection(self.url) as client:
-            client.send(request("POST", "/v1/messages", user(f"{kind} {name}", stream=kind in ("stream", "dies"))))
-            answer = client.answer()
-        if answer.status == 0 or (not answer.is_complete and kind != "dies"):
-            return "cut: no whole answer"
-        if kind == "refused":
-            is_right = answer.status == 400 and f"refused {name}" in answer.json["error"]["message"]
-        elif kind == "dies":
-            events = parse_sse(answer.body)
-            if error_of(events) is None:
-                return "cut: no error event"
-            texts = [data["delta"].get("text", "") for name_, data in events if name_ == "content_block_delta"]
-            is_right = not answer.is_complete and "".join(texts) == f"half {name}"
-        else:
-            events = parse_sse(answer.body) if kind == "stream" else []
-            if events:
-                check_grammar(events)
-            message = fold(events) if events else answer.json
-            is_right = [block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"]
-            is_right = is_right and message["content"][1]["text"].startswith(f"answer {name} ")
-            is_right = is_right and message["content"][2]["input"] == {"n": name}
-        return f"right, {kind}" if is_right else f"wrong: {kind} {name} {answer.status} {answer.body[:300]!r}"
-
-    def disturb(self, env_file: Path) -> None:
+    def disturb(self) -> None:
         """Reload, kill and measure until the end."""
-        began, number = time.monotonic(), 0
+        began = time.monotonic()
         next_reload, next_kill = began + RELOAD_EVERY, began + KILL_EVERY
         while not self.ended.wait(SAMPLE_EVERY):
             now = time.monotonic()
             if now >= next_reload:
-                number, next_reload = number + 1, now + RELOAD_EVERY
-                fresh = env_file.with_suffix(".new")
-                fresh.write_text(f"PING_INTERVAL={5 + number % 3}\n")
-                fresh.replace(env_file)
+                next_reload = now + RELOAD_EVERY
+                self.reload()
             if now >= next_kill:
                 next_kill = now + KILL_EVERY
-                workers = children(self.process.popen.pid)
-                self.kills.append(time.monotonic())
-                os.kill(random.choice(workers), signal.SIGKILL)
-            pids = [self.process.popen.pid, *children(self.process.popen.pid)]
-            levels = [level for level in map(level_of, pids) if level]
-            if len(levels) == WORKERS + 1:
-                self.levels.append((sum(level.descriptors for level in levels), sum(level.memory for level in levels)))
+                self.kill()
+            for name, pid in (("parent", self.process.popen.pid), ("worker", self._living)):
+                level = level_of(pid)
+                if level is not None:
+                    self.findings.levels[name].append(level)
+        self.findings.is_alive = self.process.popen.poll() is None and level_of(self._living) is not None
+
+    def reload(self) -> None:
+        """Change the configuration: a valid edit, another file, one that is refused, a signal."""
+        self.findings.reloads += 1
+        turn = self.findings.reloads % 4
+        if turn == 3:
+            self.process.popen.send_signal(signal.SIGHUP)
+            return
+        name, text = {
+            0: (".env", f"PING_INTERVAL={5 + self.findings.reloads % 3}\n"),
+            1: ("models.yaml", (self._folder / "models.yaml").read_text() + "\n"),
+            2: (".env", "PING_INTERVAL=often\n"),
+        }[turn]
+        fresh = self._folder / f"{name}.new"
+        fresh.write_text(text)
+        fresh.replace(self._folder / name)
+
+    def kill(self) -> None:
+        """End a worker as nobody should, but for the one that is to live."""
+        others = [pid for pid in children(self.process.popen.pid) if pid != self._living]
+        if others:
+            self.findings.kills.append(time.monotonic())
+            os.kill(random.choice(others), signal.SIGKILL)
+
+    def count(self) -> None:
+        """Ask for the statistics, which know of what killed workers answered, too."""
+        totals = ask(self.url, "/v1/stats?period=all").json["totals"]
+        self.findings.recorded = totals["requests"] - totals["errors"] - totals["cancelled"]
 
 
 def children(pid: int) -> List[int]:
@@ -124,55 +316,57 @@ def children(pid: int) -> List[int]:
 
 
 def level_of(pid: int) -> Optional[Levels]:
-    """What a process takes up; None when it ended meanwhile."""
+    """What a process takes up; None when it ended."""
     try:
         return Levels.of(pid)
     except (OSError, KeyError):
         return None
 
 
-def main(seconds: float) -> int:
-    """Do it; return 0 when all was well."""
-    with tempfile.TemporaryDirectory() as name, StubProvider(script) as stub:
+def soak(seconds: float) -> Findings:
+    """Do it."""
+    with tempfile.TemporaryDirectory() as name, StubProvider(Provider().script, is_recording=False) as stub:
         folder = Path(name)
-        variables = configuration(folder, stub.url, MAX_RETRIES="0")
-        (folder / ".env").write_text("PING_INTERVAL=5\n")
+        variables = configuration(folder, stub.url, MAX_RETRIES="1")
         with running(serve_command("--port", "0", "--workers", str(WORKERS)), folder, variables) as process:
-            soak = Soak(process, process.address())
-            threads = [threading.Thread(target=soak.client, args=(seed,)) for seed in range(CLIENTS)]
-            threads.append(threading.Thread(target=soak.disturb, args=(folder / ".env",)))
+            it = Soak(process, folder)
+            threads = [threading.Thread(target=it.client, args=(seed,)) for seed in range(CLIENTS)]
+            threads.append(threading.Thread(target=it.disturb))
             for thread in threads:
                 thread.start()
             time.sleep(seconds)
-            soak.ended.set()
+            it.ended.set()
             for thread in threads:
                 thread.join()
-            is_alive = process.popen.poll() is None
-    return report(soak, seconds, is_alive)
+            it.count()
+    return it.findings
 
 
-def report(soak: Soak, seconds: float, is_alive: bool) -> int:
-    """Print what was found; return 0 when all was well."""
-    quarter = max(1, len(soak.levels) // 4)
-    first, last = soak.levels[quarter : 2 * quarter] or soak.levels, soak.levels[-quarter:]
-    descriptors = [max(level[0] for level in part) for part in (first, last)]
-    memory = [sum(level[1] for level in part) / len(part) for part in (first, last)]
-    problems = [name for name in soak.found if name.startswith(("wrong", "cut"))]
-    problems += [] if is_alive else ["the server ended"]
-    problems += ["descriptors grow"] if descriptors[1] > descriptors[0] + DESCRIPTOR_GROWTH else []
-    problems += ["memory grows"] if memory[1] > memory[0] * MEMORY_GROWTH else []
-    kills = len(soak.kills)
-    print(
-        f"{seconds:g} s, {CLIENTS} clients, {WORKERS} workers, {kills} of them killed, reloads each {RELOAD_EVERY:g} s"
-    )
-    for name, count in sorted(soak.found.items()):
-        print(f"  {count:8} {name}")
-    print(f"  descriptors, second quarter and last: {descriptors[0]}, {descriptors[1]}")
-    print(f"  memory, second quarter and last: {memory[0]:.0f} MiB, {memory[1]:.0f} MiB")
-    for name in problems:
-        print(f"FAILED: {name} {soak.examples.get(name, '')}")
-    print(json.dumps({"ok": not problems}))
-    return 1 if problems else 0
+def report(findings: Findings, seconds: float) -> Tuple[str, int]:
+    """Return what was found, and 0 when all was well."""
+    kills = len(findings.kills)
+    lines = [f"{seconds:g} s, {CLIENTS} clients, {WORKERS} workers, {kills} kills, {findings.reloads} reloads"]
+    lines += [f"  {count:8} {name}" for name, count in sorted(findings.found.items())]
+    lines.append(f"  {findings.answers} whole answers, {findings.recorded} in the statistics")
+    for name, levels in findings.levels.items():
+        for when, part in (("second quarter", quarter(levels, 1)), ("last quarter", quarter(levels, 3))):
+            if part:
+                values = [f"{middle(part, what):.0f} {unit}" for what, unit in UNITS.items()]
+                lines.append(f"  {name}, {when}: {', '.join(values)}")
+    problems = findings.problems()
+    lines += [f"FAILED: {name} {findings.examples.get(name, '')}" for name in problems]
+    lines.append(json.dumps({"ok": not problems}))
+    return "\n".join(lines), 1 if problems else 0
+
+
+UNITS = {"memory": "MiB", "descriptors": "descriptors", "threads": "threads"}
+
+
+def main(seconds: float) -> int:
+    """Do it, and tell."""
+    text, code = report(soak(seconds), seconds)
+    print(text)
+    return code
 
 
 if __name__ == "__main__":
