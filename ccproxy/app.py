@@ -194,7 +194,7 @@ class App:
         if handler is None:
             allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
             raise MethodNotAllowed(f"{request.method} is not allowed here, only {allowed}", headers={"allow": allowed})
-        return handler(context, replace(request, path=path))
+        return handler(context, request if path == request.path else replace(request, path=path))
 
 
 def normalise(path: str) -> str:

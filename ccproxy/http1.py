@@ -50,7 +50,12 @@ def parse_head(lines: List[bytes]) -> Head:
     Raises:
         ApiError: with the status that tells what is wrong.
     """
-    match = _REQUEST_LINE.fullmatch(_line(lines[0]))
+    return parse_lines([_line(line) for line in lines])
+
+
+def parse_lines(lines: List[bytes]) -> Head:
+    """Read a head whose lines end no more with CRLF, as they do; otherwise like ``parse_head``."""
+    match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None:
         raise InvalidRequest("the request line is not METHOD TARGET HTTP/1.1")
     if match[3] != b"1" or match[4] not in b"01":
@@ -76,8 +81,8 @@ _ONCE = frozenset({"host", "content-length", "transfer-encoding", "authorization
 
 def _fields(lines: List[bytes]) -> Dict[str, str]:
     headers: Dict[str, str] = {}
-    for raw in lines:
-        match = _FIELD.fullmatch(_line(raw))
+    for line in lines:
+        match = _FIELD.fullmatch(line)
         if match is None:
             raise InvalidRequest("a header line is not NAME: VALUE")
         name, value = match[1].decode().lower(), match[2].decode("latin-1").strip(" \t")
@@ -194,6 +199,8 @@ def phrase(status: int) -> str:
 
 def field_value(text: str) -> str:
     """Return text as a header value: printable ASCII, bounded."""
+    if len(text) <= 1000 and text.isascii() and text.isprintable():
+        return text
     return re.sub(r"[^\x20-\x7e]", "?", text)[:1000]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 import zlib
-from typing import Callable
+from typing import Callable, List, Optional
 
 from .config.schema import Config
 from .errors import ApiError, InvalidRequest, RequestTooLarge
@@ -22,6 +22,7 @@ from .http1 import (
     chunk_size,
     content_length,
     parse_head,
+    parse_lines,
 )
 
 MIN_RATE = 4000.0
@@ -66,6 +67,9 @@ class Incoming:
         Raises:
             ApiError: it is none, or too large.
         """
+        whole = self._whole_head()
+        if whole is not None:
+            return parse_lines(whole)
         first = self._line(MAX_LINE)
         if len(first) > MAX_LINE:
             raise ApiError(f"the request line exceeds {MAX_LINE} bytes", status=414)
@@ -81,6 +85,21 @@ class Incoming:
                 raise InvalidRequest("the head is not complete")
             lines.append(line)
         return parse_head(lines)  # which refuses that line
+
+    def _whole_head(self) -> Optional[List[bytes]]:
+        """Take a head that is here from its first byte to its last and within all bounds: its lines without CRLF.
+
+        Nearly all are; to take line by line costs three times as much.
+        """
+        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
+        if end < 0:
+            return None
+        lines = bytes(memoryview(self._buffer)[:end]).split(b"\r\n")
+        is_clean = self._buffer.count(b"\n", 0, end) == len(lines) - 1
+        if not is_clean or len(lines[0]) + 2 > MAX_LINE or len(lines) > MAX_FIELDS + 1:
+            return None
+        del self._buffer[: end + 4]
+        return lines
 
     def body(self, head: Head, config: Config, send: Callable[[bytes], object]) -> bytes:
         """Read and decode a request's body.

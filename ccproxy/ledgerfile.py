@@ -52,7 +52,7 @@ _MAX_NAME = 200
 
 def bounded_name(text: str) -> str:
     """Return a name of the client's choice as bounded, valid text."""
-    return text[:_MAX_NAME].encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= _MAX_NAME and text.isascii() else text[:_MAX_NAME].encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def prices_of(model: Model, config: Config) -> Prices:
     )
 
 
-def _first(*prices: Optional[Decimal]) -> Optional[Decimal]:
-    return next((price for price in prices if price is not None), None)
+def _first(price: Optional[Decimal], default: Optional[Decimal]) -> Optional[Decimal]:
+    return default if price is None else price
 
 
 def cost_of(usage: Usage, prices: Prices) -> Optional[Decimal]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Protocol
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Protocol, Tuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 # Answers are one client's business, and what they say they are: no cache keeps them, no browser guesses.
@@ -64,9 +66,16 @@ class Request:
         cls, method: str, target: str, headers: Mapping[str, str], body: bytes, line: Optional[Line] = None
     ) -> Request:
         """Build a request from an HTTP request target, in origin form or absolute form."""
-        parts = urlsplit(target if not target.startswith("//") else "/" + target.lstrip("/"))
-        query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        return cls(method, unquote(parts.path) or "/", query, headers, body, line)
+        path, query = _place(target)
+        return cls(method, path, query, headers, body, line)
+
+
+@lru_cache(maxsize=64)
+def _place(target: str) -> Tuple[str, Mapping[str, str]]:
+    """Return path and query of a request target; most of them come again and again."""
+    parts = urlsplit(target if not target.startswith("//") else "/" + target.lstrip("/"))
+    query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    return unquote(parts.path) or "/", MappingProxyType(query)
 
 
 class Stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Iterator, Mapping
 
 _SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|pass|credential|sign", re.IGNORECASE)
@@ -15,8 +16,13 @@ def secret_headers(headers: Mapping[str, str]) -> Iterator[str]:
     for name, value in headers.items():
         secret = value.split()[-1] if value.split() else ""  # without its scheme, such as Bearer
         is_word = len(value) >= 20 and secret == value and "://" not in value
-        if _SECRET_NAME.search(name) or (is_word and name.lower() not in _PUBLIC_NAMES):
+        if _is_secret(name) or (is_word and name.lower() not in _PUBLIC_NAMES):
             yield secret
+
+
+@lru_cache(maxsize=256)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def shown(name: str, value: Any) -> str:

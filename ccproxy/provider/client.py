@@ -167,7 +167,7 @@ class ProviderClient:
         timeouts = (config.provider_connect_timeout, config.provider_read_timeout)
         key = (base, call.model.ca_bundle, call.model.client_cert)
         if call.body and call.method == "POST":
-            answer = self._kept.ask(key, address.path_url, headers, call.body, timeouts)
+            answer = self._kept.ask(key, _target(call.method, base + call.path), headers, call.body, timeouts)
             if answer is not None:
                 return answer
         settings = {**self._environment(base), **_certificates(call.model)}
@@ -212,6 +212,12 @@ def _prepared(address: requests.PreparedRequest, headers: Mapping[str, str], bod
 def _blank(method: str, url: str) -> requests.PreparedRequest:
     """Return a request without headers and body, its address checked and encoded."""
     return requests.Request(method, url).prepare()
+
+
+@lru_cache(maxsize=256)
+def _target(method: str, url: str) -> str:
+    """Return what stands in the request line."""
+    return str(_blank(method, url).path_url)
 
 
 def rest_of_key(error: ProviderError) -> Optional[float]:

@@ -6,7 +6,8 @@ document: nothing is late by it.
 
 from __future__ import annotations
 
-from typing import Iterable
+from functools import lru_cache
+from typing import FrozenSet, Iterable, List, Tuple
 
 from ..translate.failure import MIN_SECRET
 
@@ -18,9 +19,7 @@ class Quoted:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         """Those shorter than ``MIN_SECRET`` are none."""
-        found = {secret.encode("utf-8", "replace") for secret in secrets if len(secret) >= MIN_SECRET}
-        self._secrets = sorted(found, key=len, reverse=True)
-        self._bytes = frozenset(b"".join(self._secrets))
+        self._secrets, self._bytes = _encoded(tuple(secrets))
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -40,6 +39,14 @@ class Quoted:
         """Return what was held back: it is no secret."""
         held, self._held = self._held, b""
         return held
+
+
+@lru_cache(maxsize=64)
+def _encoded(secrets: Tuple[str, ...]) -> Tuple[List[bytes], FrozenSet[int]]:
+    """Return the secrets as bytes, the longest first, and which bytes are in them."""
+    found = {secret.encode("utf-8", "replace") for secret in secrets if len(secret) >= MIN_SECRET}
+    ordered = sorted(found, key=len, reverse=True)
+    return ordered, frozenset(b"".join(ordered))
 
 
 def _overlap(data: bytes, secret: bytes) -> int:
