@@ -56,6 +56,15 @@ def test_a_block_of_the_user(block: Json, content: Any) -> None:
     assert sent(user(block)) == [{"role": "user", "content": content}]
 
 
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_a_block_of_no_known_type_is_named(api: str) -> None:
+    """It is left out, which is told; where nothing else was said, the refusal tells it."""
+    block = {"type": "of_tomorrow", "secret": "x"}
+    assert translated(user(text("Hi"), block), model={"api": api}).dropped == ("content block 'of_tomorrow'",)
+    with pytest.raises(InvalidRequest, match=r"non-empty \(left out: content block 'of_tomorrow'\)"):
+        translated(user(block), model={"api": api})
+
+
 def test_pdfs_go_as_files_where_the_provider_reads_them() -> None:
     """OpenAI and OpenRouter; the file is named by its title."""
     data = "data:application/pdf;base64,JVBERg=="

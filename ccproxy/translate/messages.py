@@ -59,8 +59,13 @@ def translate_messages(
     system = _system([*request.system, *map(TextBlock, instructions)], target, notes)
     messages = of_turns(request, target, notes, _turn)
     if not messages:
-        raise InvalidRequest(NOTHING_SAID)
+        raise nothing_said(notes)
     return system + _with_prefill(messages, target)
+
+
+def nothing_said(notes: Notes) -> InvalidRequest:
+    """Return the refusal of a conversation of which nothing is left; what was left out is named."""
+    return InvalidRequest(NOTHING_SAID + (f" (left out: {', '.join(notes.dropped)})" if notes.dropped else ""))
 
 
 def _turn(turn: Message, calls: Tuple[str, ...], target: Target, notes: Notes) -> List[ChatMessage]:

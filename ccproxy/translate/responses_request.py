@@ -11,12 +11,11 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ..anthropic import Block, Message, MessagesRequest, OtherBlock, TextBlock, ThinkingBlock, ToolUseBlock
 from ..encoded import Encoded
-from ..errors import InvalidRequest
 from ..openai import dump
 from ..responses import ResponsesRequest
 from .content import Notes, Target, simplify, text_of_other
 from .ids import ToolNames, provider_tool_id
-from .messages import CONTINUE, NOTHING_SAID, of_turns, system_text, user_parts
+from .messages import CONTINUE, nothing_said, of_turns, system_text, user_parts
 from .reasoning import own_items
 
 Json = Dict[str, Any]
@@ -61,7 +60,7 @@ def responses_request(
 def _items(request: MessagesRequest, target: Target, notes: Notes) -> List[Json]:
     items: List[Json] = [*of_turns(request, target, notes, _turn)]
     if not items:
-        raise InvalidRequest(NOTHING_SAID)
+        raise nothing_said(notes)
     if items[-1].get("role") == "assistant":
         items.append(_message("user", CONTINUE))
     return items
