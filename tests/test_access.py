@@ -86,6 +86,16 @@ def test_the_own_page_is_served(proxy: Proxy) -> None:
     assert ask(proxy.url, "/v1/models", headers={"Host": host, "Sec-Fetch-Mode": "cors"}).status == 200
 
 
+@pytest.mark.parametrize("method", ["POST", "OPTIONS"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_page_is_let_in_by_an_answer(proxy: Proxy, stream: bool, method: str) -> None:
+    """No cross-origin header on any answer, and none to a browser that asks whether it may send."""
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    answer = ask(proxy.url, "/v1/messages", user(stream=stream), method=method, headers={**asks, "Origin": proxy.url})
+    assert answer.status == (200 if method == "POST" else 405)
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
 def test_a_token_makes_names_free_but_not_pages() -> None:
     """A team's host has a name of its own; a page that learnt the token is still a page."""
     with running_proxy({"CCPROXY_AUTH_TOKEN": "secret-token"}) as proxy:

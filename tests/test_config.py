@@ -186,6 +186,31 @@ def test_every_setting_is_a_row_with_a_meaning() -> None:
         assert getattr(fields, setting.field_name) == setting.default, setting.name
 
 
+DEFAULTS = {
+    "host": "127.0.0.1",
+    "ccproxy_auth_token": "",
+    "client_header_timeout": 15,
+    "client_body_timeout": 30,
+    "client_write_timeout": 60,
+    "keepalive_timeout": 60,
+    "max_request_bytes": 32 * 1024 * 1024,
+    "provider_connect_timeout": 10,
+    "provider_read_timeout": 300,
+    "provider_total_timeout": 3600,
+    "max_retries": 2,
+    "retry_max_wait": 30,
+    "drain_timeout": 30,
+    "log_level": "INFO",
+    "log_bodies": False,
+}
+
+
+def test_who_sets_nothing_is_protected(tmp_path: Path) -> None:
+    """The limits that hold out of the box, of this machine alone."""
+    for config in (Config(), load(tmp_path).config):
+        assert {name: getattr(config, name) for name in DEFAULTS} == DEFAULTS
+
+
 def test_secrets_are_not_shown() -> None:
     """Neither in an error nor in a printed configuration."""
     config = make_config({"CCPROXY_AUTH_TOKEN": "s3cr3t", "OPENAI_API_KEY": "k1,k2"})

@@ -13,8 +13,21 @@ import pytest
 
 # Promise: "module test", the module without its "test_".
 PROMISES: Dict[str, Tuple[str, ...]] = {
+    # --- settings ---------------------------------------------------------------------------------------------------
+    "limits hold out of the box, and a wrong value is named": (
+        "config who_sets_nothing_is_protected",
+        "config a_wrong_value_is_named",
+        "config a_wrong_value_in_the_environment_is_named",
+        "readme the_defaults_in_the_readme_are_the_real_ones",
+    ),
     # --- HTTP/1.1 ---------------------------------------------------------------------------------------------------
     "a request line is METHOD TARGET HTTP/1.x CRLF, a field is NAME: VALUE": ("server_framing refused",),
+    "a few empty lines before a request are skipped": ("server_framing empty_lines_before_a_request_are_skipped",),
+    "8 KiB of request line, 32 KiB and 100 fields of head, no more": (
+        "server_framing the_limits_of_a_head",
+        "server_framing the_status_tells_what_is_wrong",
+    ),
+    "what is no request is refused, and nothing else happens": ("any_input a_head", "any_input a_request"),
     "exactly one well-formed Host; no forward proxy": (
         "server_framing refused",
         "server_framing a_target_with_our_own_address_is_a_path",
@@ -69,6 +82,15 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "load a_thousand_streams_and_two_thousand_idle_connections",
         "concurrency a_burst_leaves_few_connections_behind",
     ),
+    "threads, descriptors and memory return to what they were": (
+        "load a_thousand_streams_and_two_thousand_idle_connections",
+        "concurrency threads_return_to_their_number",
+        "concurrency a_request_leaves_nothing_to_the_collector",
+        "recall what_is_forgotten_is_free_at_once",
+        "recall what_was_used_longest_ago_is_forgotten",
+        "demo it_keeps_no_prompts",
+    ),
+    "a long run would show what grows, and what was cut": ("soak what_is_not_well_is_told",),
     "without descriptors or threads the server goes on": (
         "limits without_descriptors_the_server_waits",
         "limits a_thread_that_cannot_be_started",
@@ -79,6 +101,13 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     ),
     "many that leave at any moment leave nothing behind": ("cancel_everywhere two_hundred_that_leave",),
     "a client that does not read loses nothing and holds nobody up": ("early_bytes a_slow_client_holds_nobody_up",),
+    "a slow client slows its provider down; of a stream 1 MiB is kept": (
+        "back_pressure a_client_that_does_not_read_slows_its_provider_down",
+    ),
+    "running requests are looked after, whatever one of them does": (
+        "watch a_fault_of_one_is_not_the_others",
+        "watch a_look_that_fails_is_not_the_last",
+    ),
     "packed bodies are bounded": ("bodies a_bomb_of_a_client", "bodies a_bomb_of_a_provider", "faults a_gzip_bomb"),
     # --- input ------------------------------------------------------------------------------------------------------
     "a body is one JSON document that all read alike": ("bodies what_is_no_single_json_document_is_refused",),
@@ -96,15 +125,38 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "endpoints a_byte_order_mark_is_no_fault",
         "endpoints nesting_without_end",
     ),
-    "addresses in a prompt are not fetched": ("translate_content a_document_by_address_is_named",),
+    "addresses in a prompt are passed on, never fetched": (
+        "bodies addresses_in_a_prompt_are_not_fetched",
+        "translate_content a_block_of_the_user",
+        "translate_content a_document_by_address_is_named",
+    ),
+    "blocks of no known type are told as text, or left out by name": (
+        "anthropic every_block_type_is_read",
+        "translate_content a_block_of_the_user",
+        "translate_content a_block_of_no_known_type_is_named",
+        "translate_content uploaded_files_are_refused",
+    ),
     "errors have Anthropic's shape on every path": ("endpoints unknown_paths", "endpoints wrong_methods"),
+    "an error's type goes with its status; 422 is not used": (
+        "errors the_type_goes_with_the_status",
+        "errors whatever_a_provider_says_has_a_type",
+        "errors our_own_errors_have_a_type",
+    ),
     # --- providers --------------------------------------------------------------------------------------------------
     "retries before the first content, none after it": (
         "faults before_content",
         "faults in_mid_stream",
         "faults retry_after_is_kept",
     ),
-    "what may pass is tried again, what does not is not": ("faults error_statuses",),
+    "what may pass is tried again, what does not is not": (
+        "faults error_statuses",
+        "translate_failure which_statuses_are_tried_again",
+        "faults a_name_that_cannot_be_resolved",
+    ),
+    "a provider's limit is a 429 with its Retry-After": (
+        "faults error_statuses",
+        "translate_failure retry_after_is_passed_on",
+    ),
     "attempts are counted, pauses are drawn and bounded": (
         "retry the_number_of_retries",
         "retry jitter_is_full",
@@ -140,7 +192,8 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "provider_client provider_headers_stay_there",
         "passthrough the_proxys_own_token_goes_nowhere",
     ),
-    "a connection in doubt serves nobody else": (
+    "a connection in doubt ends with its request, and serves nobody else": (
+        "faults a_connection_in_doubt_ends_with_its_request",
         "provider_client a_connection_in_doubt_is_not_pooled",
         "cancel_everywhere a_connection_belongs_to_its_request_alone",
     ),
@@ -149,9 +202,19 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "provider_client cookies_are_not_kept",
         "provider_client netrc_does_not_replace_the_key",
     ),
+    "a provider that does not connect, TLS with it, is not waited for": (
+        "provider_client a_provider_that_does_not_connect",
+    ),
     "one deadline for an exchange": ("early_bytes the_total_deadline",),
+    "comments and blank lines are life": ("early_bytes comments_and_blank_lines_are_life",),
     # --- life cycle and logs ----------------------------------------------------------------------------------------
+    "it starts without a network, and soon": ("serve_process it_starts_without_a_network",),
+    "durations are measured by a clock that nobody sets": (
+        "clock the_wall_clock_is_for_timestamps",
+        "clock a_clock_that_is_set_changes_nothing",
+    ),
     "a signal drains, a second one ends": (
+        "serve_process an_idle_server_ends_at_once",
         "serve_process a_signal_drains",
         "serve_process a_second_signal_ends_at_once",
         "serve_process the_deadline_ends_it",
@@ -176,19 +239,32 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     ),
     "logging never stops service": (
         "logfile requests_go_on_without_a_log",
+        "logfile a_full_disk_ends_some_time",
+        "logfile a_folder_that_cannot_be_written_is_told_once",
         "logfile a_console_that_nobody_reads_holds_nothing_up",
         "log a_closed_console",
     ),
+    "log files are rotated": ("logfile rotation",),
     "several processes write whole lines": ("logfile several_processes_write_whole_lines",),
-    "kill -9 takes no recorded usage with it": ("ledger a_killed_process_takes_nothing_with_it",),
-    "a damaged ledger prevents no start": ("ledger a_damaged_file_is_moved_aside",),
+    "kill -9 takes no recorded usage with it": (
+        "ledger a_killed_process_takes_nothing_with_it",
+        "ledger what_was_added_outlives_its_process",
+    ),
+    "a damaged ledger prevents no start": (
+        "ledger a_damaged_file_is_moved_aside",
+        "ledger damage_while_it_is_in_use",
+        "ledger a_full_disk",
+    ),
     # --- secrets and access -----------------------------------------------------------------------------------------
     "no secret leaves the process": ("canary no_secret_leaves_the_process", "canary a_start_that_fails_tells_none"),
     "a key that an answer quotes is taken out, also where a read splits it": (
         "quoted no_answer_has_a_key",
         "quoted every_cut",
     ),
-    "no log line can be forged": ("log a_line_is_safe_to_show",),
+    "no log line can be forged, nor be without end": (
+        "log a_line_is_safe_to_show",
+        "log a_long_line_is_cut_in_its_middle",
+    ),
     "files are their owner's": ("logfile only_the_owner_may_read", "ledger only_the_owner_can_read_it"),
     "prompts and answers are not logged unless asked for": (
         "logfile the_files_of_a_server",
@@ -196,11 +272,13 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     ),
     "no network without a token": ("serve_process a_host_beyond_loopback_needs_a_token",),
     "the token guards every path and method": ("token without_the_token", "token with_the_token"),
+    "the token is compared in constant time": ("token the_token_is_compared_in_constant_time",),
     "/health tells a stranger a status alone": ("token health_needs_no_token_and_tells_nothing",),
     "no page in a browser may ask": (
         "access pages_and_foreign_names_are_refused",
         "access what_any_page_may_send_is_refused",
         "access local_names",
+        "access no_page_is_let_in_by_an_answer",
     ),
     "the token is in no address": ("token the_token_does_not_go_in_the_query",),
     "the dashboard runs nothing but its own script": (
@@ -208,11 +286,15 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "dashboard the_page_loads_nothing_and_builds_no_markup_from_text",
         "browser names_from_outside_are_text",
     ),
-    "data is never code": ("layers data_is_never_code",),
+    "data is never code, and names no file": ("layers data_is_never_code", "endpoints unknown_paths"),
+    "encodings of a request are decoded or refused": ("bodies an_encoded_body", "bodies a_body_in_no_known_encoding"),
+    "dependencies have bounds": ("packaging five_dependencies",),
     "the systemd unit is hardened and holds no key": (
         "systemd the_unit_is_hardened",
         "systemd the_score_of_the_unit",
         "systemd the_unit_holds_no_key",
+        "systemd the_stop_follows_the_configuration",
+        "systemd it_tells_its_life",
         "systemd systemd_understands_the_unit",
     ),
     "answers are not stored, nor guessed at": ("server_framing no_answer_is_kept_or_guessed_at",),

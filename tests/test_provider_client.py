@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ContextManager, Iterator, Optional
@@ -236,6 +237,15 @@ def test_a_provider_that_does_not_answer(silent: str, stream: bool) -> None:
     answer = answer_of(silent, stream, PROVIDER_READ_TIMEOUT="0.05")
     assert "in time" in check_failed(answer, 504)
     assert answer.json["error"]["type"] == "timeout_error"
+
+
+@both
+def test_a_provider_that_does_not_connect(silent: str, stream: bool) -> None:
+    """TLS is part of connecting: PROVIDER_CONNECT_TIMEOUT bounds it, not the much longer one of reading."""
+    began = time.monotonic()
+    answer = answer_of(silent.replace("http:", "https:"), stream, PROVIDER_CONNECT_TIMEOUT="0.1")
+    check_failed(answer, 504)
+    assert time.monotonic() - began < 30
 
 
 @both
