@@ -66,6 +66,12 @@ class ClientLine:
         with self._line_lock:
             self._send(data)
 
+    def write_now(self, data: bytes) -> bool:
+        """Send bytes of the body without waiting; return whether all went. If not, ``write`` sends the rest."""
+        with self._line_lock:
+            self._send_soon(data)
+            return not self._rest
+
     def chunk(self, part: bytes) -> bytes:
         """Return a part of the body in the connection's framing."""
         return b"%x\r\n%s\r\n" % (len(part), part) if self._is_chunked else part

@@ -20,6 +20,7 @@ from .errors import ApiError, Overloaded, StreamCut
 from .http1 import Head, content_length, date_of, encode_head
 from .incoming import Incoming
 from .listener import listen, url_of
+from .open_streams import OpenStreams
 from .outgoing import ClientLine
 from .web import Request, Response, Stream
 
@@ -57,6 +58,7 @@ class Server(ThreadingHTTPServer):
         self._busy: Set[socket.socket] = set()
         self._tidied_at = 0.0
         self._warned: Dict[str, float] = {}
+        self.streams = OpenStreams()
         self.stopping = threading.Event()
         self.patience = math.inf
         """Seconds a client may take to begin a request, where it is not less anyway."""
@@ -291,6 +293,7 @@ class Handler(BaseRequestHandler):
                     line.write(line.chunk(part))
                 else:
                     line.write_head(line.head(status, headers) + line.chunk(part))
+                self.server.streams.carry(body, line)
             line.finish()
             line.write((b"" if line.has_head else line.head(status, headers)) + line.chunk(b""))
         except StreamCut:

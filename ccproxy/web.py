@@ -78,18 +78,49 @@ def _place(target: str) -> Tuple[str, Mapping[str, str]]:
     return unquote(parts.path) or "/", MappingProxyType(query)
 
 
+class Source(Protocol):
+    """Where a streamed body comes from, as a door sees it that waits for many in one thread."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence that are too many."""
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether the next part takes what the socket does not have yet."""
+
+    def stop_waiting(self) -> int:
+        """Give an empty part before each read, being dry; return the socket to wait for, or -1: reads do wait."""
+
+    def wait_again(self, silence: float) -> None:
+        """Let reads wait again, after so many seconds of silence."""
+
+
+class _Mark(bytes):
+    """An empty part that is told apart from others."""
+
+
+ASIDE = _Mark()
+"""A part without bytes: what comes next may take its time, and is not for a thread that serves many streams."""
+
+
 class Stream:
     """A streamed body: an iterator of bytes that the front door always closes, however the answer ended."""
 
-    def __init__(self, parts: Iterator[bytes], on_close: Callable[[], None]) -> None:
+    def __init__(self, parts: Iterator[bytes], on_close: Callable[[], None], source: Optional[Source] = None) -> None:
         self._parts = parts
         self._on_close: Optional[Callable[[], None]] = on_close
+        self.source = source
+        """Where it comes from, as long as one thread may make its parts together with those of others."""
 
     def __iter__(self) -> Stream:
         return self
 
     def __next__(self) -> bytes:
-        return next(self._parts)
+        part = next(self._parts)
+        if part is ASIDE:
+            self.source = None
+        return part
 
     def close(self) -> None:
         """Release the provider and write down how the request ended; once."""
@@ -114,7 +145,11 @@ class Response:
 
     @classmethod
     def stream(
-        cls, parts: Iterable[bytes], on_close: Callable[[], None], headers: Optional[Mapping[str, str]] = None
+        cls,
+        parts: Iterable[bytes],
+        on_close: Callable[[], None],
+        headers: Optional[Mapping[str, str]] = None,
+        source: Optional[Source] = None,
     ) -> Response:
         """Answer with server-sent events; ``on_close`` runs once the door is done with the body."""
-        return cls(200, {**EVENT_STREAM, **(headers or {})}, Stream(iter(parts), on_close))
+        return cls(200, {**EVENT_STREAM, **(headers or {})}, Stream(iter(parts), on_close, source))

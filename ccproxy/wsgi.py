@@ -97,7 +97,7 @@ class Handover:
                 self._put(response)
             elif response.status >= 400 and not isinstance(body, Stream):
                 raise StreamCut("spaces went out already: an error cannot be told any more")
-            for part in body if isinstance(body, Stream) else [body]:
+            for part in filter(None, body if isinstance(body, Stream) else [body]):
                 self._put(part)
             self._put(None)
         except Exception as error:  # noqa: BLE001 - a thread's top

@@ -65,6 +65,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.fallback",
         "provider.cancel",
         "provider.connections",
+        "provider.reads",
         "provider.answer",
         "provider.kept",
         "provider.cooldown",  # remembers under a lock
@@ -102,6 +103,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "server",
         "incoming",
         "outgoing",
+        "open_streams",
         "serving",
         "workers",
         "lifecycle",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import shutil
 import socket
 import ssl
@@ -14,11 +15,14 @@ from typing import Iterator, List
 
 import pytest
 
-from faults import FaultyProvider, Plan, whole
-from fixed_provider import JSON, WHOLE, FixedProvider, check_failed, proxy_for, text_of
-from support import ask, user
+from faults import END, FaultyProvider, Plan, chunk, head, slicer, until, whole
+from fixed_provider import EVENTS, JSON, STREAM, WHOLE, FixedProvider, check_failed, proxy_for, text_of
+from processes import eventually
+from raw_http import RawConnection, request
+from support import ask, events_of, user
 
 KEYS = "key-one-111,key-two-222"
+LAST = b"%x\r\n%s\r\n" % (len(STREAM), STREAM)
 GOOD: Plan = whole(200, WHOLE, content_type=JSON)
 
 
@@ -183,7 +187,7 @@ def certificate(folder: Path, name: str, address: str = "127.0.0.1") -> Path:
 
 
 @contextmanager
-def tls_provider(own: Path, *, clients: str = "") -> Iterator[tuple[str, List[int]]]:
+def tls_provider(own: Path, *, clients: str = "", plan: Plan = GOOD) -> Iterator[tuple[str, List[int]]]:
     """A provider over TLS, and its connections; with ``clients`` it wants a certificate of theirs."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own)
@@ -191,7 +195,7 @@ def tls_provider(own: Path, *, clients: str = "") -> Iterator[tuple[str, List[in
         context.load_verify_locations(clients)
         context.verify_mode = ssl.CERT_REQUIRED
     seen: List[int] = []
-    with FaultyProvider(GOOD) as inner, socket.create_server(("127.0.0.1", 0)) as listener:
+    with FaultyProvider(plan) as inner, socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(inner.url.split(":")[2].split("/")[0])
 
         def serve(raw: socket.socket) -> None:
@@ -274,3 +278,24 @@ def test_a_client_certificate(is_shown: bool, tmp_path: Path, environment: pytes
     with tls_provider(own, clients=str(client)) as (url, _), proxy_for(url, ca_bundle=str(own), **model) as proxy:
         answer = ask(proxy.url, "/v1/messages", user())
     assert answer.status == (200 if is_shown else 502)
+
+
+@openssl
+def test_a_stream_over_tls(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    """Is carried with the others, also where an answer comes in many records, some of them read in halves."""
+    own, go, much = certificate(tmp_path, "own"), threading.Event(), "x" * 200_000
+    long = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % much.encode()
+    plan = [head(), chunk(EVENTS.partition(b"\n\n")[0] + b"\n\n"), until(go), chunk(long), slicer(LAST, 7), END]
+    with (
+        tls_provider(own, plan=plan) as (url, _),
+        proxy_for(url, ca_bundle=str(own)) as proxy,
+        RawConnection(proxy.url) as client,
+    ):
+        client.send(request("POST", "/v1/messages", user(stream=True)))
+        client.head()
+        body = client.chunk()
+        if hasattr(select, "epoll"):
+            eventually(lambda: proxy.server.streams._carried, "it is carried")
+        go.set()
+        body += b"".join(iter(client.chunk, b""))
+    assert "".join(event["delta"].get("text", "") for event in events_of(body) if "delta" in event) == f"Hel{much}Hello"

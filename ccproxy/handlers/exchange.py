@@ -25,6 +25,7 @@ from ..translate.request import Translated, translate_request, used_tool_ids
 from ..translate.response import has_prompt_tokens
 from ..translate.search_request import with_search
 from ..translate.stream import StreamTranslator
+from ..web import Source
 from .context import Context
 
 log = logging.getLogger(__name__)
@@ -146,16 +147,19 @@ class Exchange:
                 return
 
     def events(self) -> Iterator[List[Event]]:
-        """Yield the events, those of one read together.
+        """Yield the events, those of one read together; a read that completes none gives none.
 
         Raises:
             ApiError: the provider failed on the way.
         """
         if self._ready:
             yield self._ready
-        for events in self._events:
-            if events:
-                yield events
+        yield from self._events
+
+    @property
+    def source(self) -> Optional[Source]:
+        """Where the events come from."""
+        return self._response.source if isinstance(self._response, ProviderResponse) else None
 
     def _translate(self) -> Iterator[List[Event]]:
         try:

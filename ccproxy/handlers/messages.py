@@ -18,7 +18,7 @@ from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
 from ..routing import BUDGET, MODEL_HEADER, Decision, decide
 from ..sse import encode
-from ..web import EVENT_STREAM, PRIVATE, Early, Request, Response
+from ..web import ASIDE, EVENT_STREAM, PRIVATE, Early, Request, Response
 from .context import Context, parse_body
 from .exchange import Exchange
 from .passthrough import Relay
@@ -194,7 +194,7 @@ def _stream(exchange: Exchange, record: Record, headers: Dict[str, str], *, is_o
         exchange.close()
         record.end()
 
-    return Response.stream(_parts(exchange, record, is_open), on_close, headers)
+    return Response.stream(_parts(exchange, record, is_open), on_close, headers, exchange.source)
 
 
 def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]:
@@ -202,10 +202,14 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
     context = record.context
     try:
         for events in exchange.events():
+            if not events:
+                yield b""
+                continue
             record.see(events)
             if is_open:
                 events = [event for event in events if not isinstance(event, MessageStart)]
             if record.outcome == ENDED:  # what a client was told is in the statistics, whatever happens to this process
+                yield ASIDE
                 _take_totals(exchange, record)
                 record.end()
             yield encode(events)
@@ -215,6 +219,7 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
     except Exception as error:
         log.exception("%s failed in mid-stream", context.request_id)
         failure = ApiError(f"ccproxy failed: {type(error).__name__}")
+    yield ASIDE
     if isinstance(failure, ClientGone):
         raise StreamCut(failure.message)
     record.failed(failure, " in mid-stream")

@@ -13,7 +13,7 @@ from ..provider.client import DIRECT_HEADERS, Call, ProviderResponse
 from ..sse import Reader
 from ..translate.direct import direct_body
 from ..translate.failure import mask
-from ..web import Request, Response, Stream
+from ..web import ASIDE, Request, Response, Stream
 from .context import Context
 from .record import ENDED, Record
 
@@ -64,7 +64,7 @@ class Relay:
             self._response.close()
             record.end()
 
-        return Response(200, {**passed, **headers}, Stream(self._reads(record), on_close))
+        return Response(200, {**passed, **headers}, Stream(self._reads(record), on_close, self._response.source))
 
     def read(self) -> bytes:
         """Return the whole answer."""
@@ -80,11 +80,13 @@ class Relay:
             for data in self._response.reads():
                 watch.feed(data)
                 if record.outcome == ENDED:  # before the client knows it, as in translated streams
+                    yield ASIDE
                     record.end()
                 yield data
         except ProviderError as error:
             record.failed(record.context.running.cancel.error or error, " in mid-stream")
             raise StreamCut(error.message) from error
+        yield ASIDE
         cancelled = record.context.running.cancel.error
         if cancelled is not None or not watch.is_complete:
             cut = ProviderError("the provider's answer was cut")

@@ -28,17 +28,15 @@ from ..openai import Chunk, ChunkReader
 from ..responses import ResponsesReader
 from ..sse import Reader
 from ..translate.failure import NO_RETRY, Target, mask, translate_failure, unreadable
-from .answer import PLAIN_ENCODINGS, Answer, LibraryAnswer
+from .answer import Answer, LibraryAnswer
 from .cancel import Cancel
 from .connections import CancellableAdapter
 from .kept import KeptConnections
 from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
 from .quoted import Quoted
+from .reads import READ_SIZE, Reads
 from .retry import retry_after
 
-READ_SIZE = 65536
-# gzip makes up to a thousand bytes of one, and a read unpacks all it got.
-PACKED_READ_SIZE = 4096
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 256 * 1024
 # requests' default of 10 would open a new connection for every stream beyond it.
@@ -259,6 +257,7 @@ class ProviderResponse:
         self._target = target
         self._quoted = quoted
         self.headers = answer.headers
+        self.source = Reads(answer)
         self.is_done = False
         """Whether the provider said that the answer is complete."""
 
@@ -266,18 +265,13 @@ class ProviderResponse:
         """Yield the body in the pieces in which it arrives, without the keys that it was asked with.
 
         ``read1`` returns what is there, also for a body without chunks, where ``iter_content`` and ``stream`` would
-        wait for a full buffer.
+        wait for a full buffer. Where ``source`` does not wait, an empty piece comes before each read.
         """
-        read1 = self._answer.reader()
         with _failures(self._target):
-            is_plain = self.headers.get("content-encoding", "").lower() in PLAIN_ENCODINGS
-            size = READ_SIZE if is_plain else PACKED_READ_SIZE
-            data = read1(size)
-            while data:
-                data = self._quoted.feed(data)
-                if data:
-                    yield data
-                data = read1(size)
+            for data in self.source.pieces():
+                told = self._quoted.feed(data) if data else data
+                if told or not data:
+                    yield told
         held = self._quoted.finish()
         if held:
             yield held
@@ -301,6 +295,9 @@ class ProviderResponse:
     def _events(self, first: bytes, reads: Iterator[bytes]) -> Iterator[List[Chunk]]:
         reader, bad_lines = Reader(), 0
         for data in itertools.chain((first,), reads, (None,)):
+            if data == b"":
+                yield []
+                continue
             chunks: List[Chunk] = []
             for event in reader.finish() if data is None else reader.feed(data):
                 if event.data.strip() == "[DONE]":

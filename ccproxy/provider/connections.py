@@ -7,6 +7,7 @@ import http.client
 import io
 import re
 import socket
+import ssl
 import time
 from typing import Any, Optional
 
@@ -95,6 +96,18 @@ class PromptResponse(http.client.HTTPResponse):
         if self._unchunker.is_done:
             self._close_conn()  # type: ignore[attr-defined]
         return body
+
+    @property
+    def open_socket(self) -> Optional[socket.socket]:
+        """The socket, once ``read1`` reads the chunks of a body from it alone, until the last one."""
+        sock = getattr(self._recv, "__self__", None)
+        return sock if isinstance(sock, socket.socket) and not self._unchunker.is_done else None
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether the next ``read1`` needs bytes of which the socket will tell: no end, no rest of a TLS record."""
+        sock = self._recv.__self__
+        return not self._unchunker.is_done and not (isinstance(sock, ssl.SSLSocket) and sock.pending())
 
     def _first(self, n: int) -> bytes:
         """Read what came with the head; nothing is buffered from then on, and the socket can be read itself."""
