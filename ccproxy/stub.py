@@ -106,7 +106,7 @@ NEXT_STEPS = (
     "and a route into .env, for example DEEPSEEK_API_KEY=... and ROUTER_DEFAULT=deepseek/deepseek-chat, "
     "which a running ccproxy takes by itself."
 )
-REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
+REMINDER = re.compile(r"<(system-reminder|(?:local-)?command-[a-z]+)>.*?</\1>", re.DOTALL)
 """What Claude Code puts around a prompt."""
 DIRECTIVE = re.compile(r"^\s*demo:\s*(text|think|tool|error|delay)\b[ \t]*(.*?)\s*$", re.MULTILINE)
 

@@ -43,8 +43,9 @@ def test_it_answers_without_configuration(proxy: Proxy, stream: bool) -> None:
 
 
 def test_it_repeats_the_prompt_alone(proxy: Proxy) -> None:
-    """Claude Code puts reminders before and behind what its user wrote; they are not shown."""
-    reminder = "<system-reminder>\nToday is a day.\n</system-reminder>\n"
+    """Claude Code puts reminders, and commands that it carried out, around what its user wrote; they are not shown."""
+    reminder = "<system-reminder>\nToday is a day.\n</system-reminder>\n<command-name>/model</command-name>\n"
+    reminder += "<local-command-stdout>Kept it</local-command-stdout>\n"
     blocks = [{"type": "text", "text": text} for text in (reminder, "What now?", reminder + reminder)]
     message = answer_to(proxy, False, {"role": "user", "content": blocks})
     assert message["content"][0]["text"].startswith("You said: What now?\n\nThis is")
