@@ -64,7 +64,7 @@ $(SUITES): setup
 test-unittest: setup  ## all suites, without pytest
 	CCPROXY_TEST_MODEL='$(MODEL)' $(py) -m unittest
 
-test-cov: setup  ## run it with coverage
+test-cov: setup  ## run the whole test suite with coverage
 	$(py) -m pytest -n auto --cov --cov-report=term $(PYTEST_ARGS)
 
 test-cov-html: setup  ## the same, as pages in htmlcov/

@@ -203,7 +203,7 @@ def _cell(one: Examination, name: str) -> Styled:
     if finding.outcome == SKIPPED:
         return Styled("-")
     is_fact = finding.outcome == YES
-    words = finding.words or (f"{finding.seconds:.1f}s" if name in ("text", "stream") else YES)
+    words = finding.words or (f"{finding.seconds:.2f}s" if name in ("text", "stream") else YES)
     return Styled(words if is_fact else finding.outcome, _STYLES[finding.outcome])
 
 
