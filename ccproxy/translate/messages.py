@@ -139,9 +139,11 @@ def turns_of(request: MessagesRequest, target: Target) -> Iterator[Tuple[Message
 
 def _calls(turn: Message) -> Tuple[str, ...]:
     """Return the ids of the calls that a turn makes, each once."""
-    if turn.role != "assistant":
-        return ()
-    return tuple(dict.fromkeys(block.id for block in turn.content if isinstance(block, ToolUseBlock)))
+    return tuple(_calls_by_id(turn)) if turn.role == "assistant" else ()
+
+
+def _calls_by_id(turn: Message) -> Dict[str, ToolUseBlock]:
+    return {block.id: block for block in turn.content if isinstance(block, ToolUseBlock)}
 
 
 def _is_silent(message: Message) -> bool:
@@ -162,7 +164,7 @@ def _without_repeats(messages: Iterable[Message]) -> List[Message]:
     kept: List[Message] = []
     for message in messages:
         if message.role == "assistant":
-            calls = {block.id: block for block in message.content if isinstance(block, ToolUseBlock)}
+            calls = once(message, _calls_by_id)
             is_repeat = bool(calls) and all(name in made and made[name] == call for name, call in calls.items())
             repeated = set(calls) if is_repeat else set()
             made.update(calls)
