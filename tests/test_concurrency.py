@@ -16,7 +16,7 @@ import pytest
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.handlers.record import Record
 from ccproxy.handlers.running import Running
-from ccproxy.provider.client import KEPT_IDLE, ProviderResponse
+from ccproxy.provider.client import KEPT_IDLE
 from ccproxy.stub import Cut, Failure, Finish, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
 from ccproxy.translate.stream import StreamTranslator
 from faults import levels
@@ -202,7 +202,7 @@ ENDINGS: Dict[str, Sequence[Step]] = {
 
 def kept() -> Dict[int, str]:
     """What of requests is in memory."""
-    kinds = (MessagesRequest, Record, Running, StreamTranslator, ProviderResponse)
+    kinds = (MessagesRequest, Record, Running, StreamTranslator)
     return {id(thing): type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)}
 
 
