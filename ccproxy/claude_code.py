@@ -68,7 +68,9 @@ def _aliases(config: Config) -> Dict[str, str]:
         model = plain_route(asked, config).models[0]
         if _has_own_window(model):
             aliases.update(dict.fromkeys(names, f"{rule}:{model.model_id}"))
-    return {**aliases, "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1"} if aliases else {}
+    if "ANTHROPIC_DEFAULT_OPUS_MODEL" in aliases:  # behind this one the client writes [1m]
+        aliases["CLAUDE_CODE_DISABLE_1M_CONTEXT"] = "1"
+    return aliases
 
 
 def _has_own_window(model: Model) -> bool:

@@ -105,7 +105,9 @@ def test_the_rules_go_on_to_choose(name: str) -> None:
 def test_claudes_own_models_keep_their_names() -> None:
     """Where requests are passed through to Anthropic under the name that was asked for, that is one of Anthropic's."""
     assert aliases({"ANTHROPIC_API_KEY": "key"}) == {}
-    assert set(aliases({"ANTHROPIC_API_KEY": "key", "ROUTER_BACKGROUND": "small"}).values()) == {"background:small"}
+    mixed = {"ANTHROPIC_API_KEY": "key", "ROUTER_BACKGROUND": "small"}
+    assert set(aliases(mixed).values()) == {"background:small"}
+    assert "CLAUDE_CODE_DISABLE_1M_CONTEXT" not in told(mixed)  # it would take Claude's own window away
     assert aliases({"ROUTER_DEFAULT": "anthropic/claude-opus-5"}) == {}
     assert aliases({"ROUTER_DEFAULT": "own"}, [{**BIG, "model_id": "own", "direct": True}])  # a window of its own
 
