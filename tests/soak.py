@@ -33,8 +33,8 @@ CLIENTS, WORKERS = 8, 2
 RELOAD_EVERY, KILL_EVERY, SAMPLE_EVERY = 3.0, 20.0, 1.0
 GRACE = 0.5
 """Seconds after a kill in which a connection may still turn out to be cut."""
-MEMORY_GROWTH, DESCRIPTOR_GROWTH, THREAD_GROWTH = 1.15, 15, 15
-"""From the second quarter to the last: the counts of new texts are remembered, up to 32 MB."""
+MEMORY_GROWTH, DESCRIPTOR_GROWTH, THREAD_GROWTH = 40.0, 15, 15
+"""MiB, and numbers, from the second quarter to the last. The counts of new texts are remembered, up to 32 MB."""
 BUSY = {"retry-after": "0"}
 MANY_WORDS = "many words " * 27_000
 
@@ -213,7 +213,7 @@ def growing(levels: List[Levels]) -> List[str]:
         return []
     second, last = quarter(levels, 1), quarter(levels, 3)
     grown = {
-        "memory": middle(last, "memory") > middle(second, "memory") * MEMORY_GROWTH,
+        "memory": middle(last, "memory") > middle(second, "memory") + MEMORY_GROWTH,
         "descriptors": middle(last, "descriptors") > middle(second, "descriptors") + DESCRIPTOR_GROWTH,
         "threads": middle(last, "threads") > middle(second, "threads") + THREAD_GROWTH,
     }

@@ -51,7 +51,7 @@ def test_all_is_well() -> None:
         ({"found": {"killed: whole": 1}}, "more was cut"),
         ({"recorded": 8}, "missing in the statistics"),
         ({"is_alive": False}, "ended"),
-        ({"levels": {"worker": rising(memory=1)}}, "memory of the worker"),
+        ({"levels": {"worker": rising(memory=3)}}, "memory of the worker"),
         ({"levels": {"parent": rising(descriptors=1)}}, "descriptors of the parent"),
         ({"levels": {"worker": rising(threads=1)}}, "threads of the worker"),
     ],
