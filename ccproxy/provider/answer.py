@@ -54,11 +54,14 @@ class LibraryAnswer:
         raw, encoding = self._raw, self.headers.get("content-encoding", "").lower()
         if encoding not in (*PLAIN_ENCODINGS, *raw.CONTENT_DECODERS):
             raise ProviderError(f"the provider's answer is in an unknown content-encoding: {encoding}")
-        is_plain = encoding in PLAIN_ENCODINGS and isinstance(raw._fp, PromptResponse) and raw._fp.chunked
-        # urllib3 takes 10 us around each read; before 2.1 it has no read1 of its own and decodes nothing.
-        if is_plain or not hasattr(raw, "read1"):
-            return raw._fp.read1  # type: ignore[no-any-return]
-        return partial(raw.read1, decode_content=True)
+        has_read1 = hasattr(raw, "read1")  # from urllib3 2.1 on
+        is_prompt = isinstance(raw._fp, PromptResponse) and raw._fp.chunked
+        if encoding in PLAIN_ENCODINGS and (is_prompt or not has_read1):
+            return raw._fp.read1  # type: ignore[no-any-return]  # urllib3 would take 10 us around each read
+        if has_read1:
+            return partial(raw.read1, decode_content=True)
+        pieces = raw.stream(decode_content=True)
+        return lambda size: next(pieces, b"")
 
     def start(self, size: int) -> bytes:
         """Return the body as far as it comes; what it is is in its status."""
