@@ -104,10 +104,12 @@ class OpenStreams:
                     epoll = select.epoll()
                     threading.Thread(target=self._run, args=(epoll,), name="streams", daemon=True).start()
                     self._epoll = epoll
-                self._epoll.register(descriptor, select.EPOLLIN)
             except (OSError, RuntimeError):  # no descriptor or thread is left
                 del self._carried[descriptor]
                 return False
+            epoll = self._epoll
+        # Not under the lock: it lets other threads run, and a thousand streams that begin would wait for each other.
+        epoll.register(descriptor, select.EPOLLIN)
         return True
 
     def _run(self, epoll: Any) -> None:
@@ -116,25 +118,24 @@ class OpenStreams:
             ready = epoll.poll(TICK)
             now = time.monotonic()
             for descriptor, _ in ready:
-                carried = self._carried[descriptor]
-                if not carried.turn(now):
-                    self._remove(descriptor, carried)
+                carried = self._carried.get(descriptor)
+                if carried is None or not carried.turn(now):
+                    self._remove(epoll, descriptor)
             if now >= looked + TICK:
                 looked = now
                 for descriptor, carried in list(self._carried.items()):
                     if carried.is_silent(now):
-                        self._remove(descriptor, carried)
+                        self._remove(epoll, descriptor)
                 with self._carried_lock:
                     if not self._carried and not ready:
                         self._epoll = None
                         epoll.close()
                         return
 
-    def _remove(self, descriptor: int, carried: _Carried) -> None:
-        """Give a stream back. Its socket may be closed, and its number another one's by now."""
-        with self._carried_lock:
-            if self._carried.get(descriptor) is carried:
-                del self._carried[descriptor]
-                with suppress(OSError):
-                    self._epoll.unregister(descriptor)
-        carried.give_back()
+    def _remove(self, epoll: Any, descriptor: int) -> None:
+        """Give a stream back; its socket is open until then, so its number is nobody else's."""
+        with suppress(OSError):  # given back before it was registered
+            epoll.unregister(descriptor)
+        carried = self._carried.pop(descriptor, None)
+        if carried is not None:
+            carried.give_back()

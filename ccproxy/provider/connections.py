@@ -99,9 +99,10 @@ class PromptResponse(http.client.HTTPResponse):
 
     @property
     def open_socket(self) -> Optional[socket.socket]:
-        """The socket, once ``read1`` reads the chunks of a body from it alone, until the last one."""
+        """The socket, once ``read1`` reads the chunks of a body from it alone, if it stays open after the last one."""
         sock = getattr(self._recv, "__self__", None)
-        return sock if isinstance(sock, socket.socket) and not self._unchunker.is_done else None
+        is_open = not self.will_close and not self._unchunker.is_done
+        return sock if isinstance(sock, socket.socket) and is_open else None
 
     @property
     def is_dry(self) -> bool:
