@@ -15,7 +15,7 @@ from ccproxy.server import raise_descriptor_limit
 from crowd import Levels, PacedProvider, connect, health_times, is_whole, stream
 from processes import configuration, running, serve_command
 
-STREAMS, IDLE, WORDS, INTERVAL = 1000, 2000, 10, 1.0
+STREAMS, IDLE, WORDS, INTERVAL = 1000, 2000, 12, 1.0
 MEMORY_PER_STREAM = 0.3
 """MiB."""
 MEMORY_PER_ROUND = 0.03
