@@ -11,23 +11,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 from .access import check_access
+from .accounting.ledger import Ledger
+from .accounting.spending import Spending
 from .config.schema import Config
-from .counter import Counter
+from .counting.counter import Counter
+from .counting.estimates import Estimator
 from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound, Stopping
-from .estimates import Estimator
 from .feed import Feed
 from .handlers import bodies, connection, conversion, count_tokens, dashboard, health, messages, metrics, models, usage
 from .handlers.context import Context
 from .handlers.running import Running
 from .http1 import field_value
 from .last_routes import LastRoutes
-from .ledger import Ledger
 from .metrics import Metrics
 from .provider.client import ProviderClient
 from .provider.cooldown import Cooldown
 from .provider.repair import Repairs
 from .recall import Recall
-from .spending import Spending
 from .watch import Watch
 from .web import PRIVATE, Request, Response, Stream
 

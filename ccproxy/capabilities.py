@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from .accounting.pricing import cost_of, prices_of
 from .app import App
 from .config.providers import DEMO_BASE
 from .config.schema import Config, Model
 from .handlers.passthrough import read_usage
 from .in_process import ask
 from .message import Usage
-from .pricing import cost_of, prices_of
 from .sse import Reader
 
 Json = Dict[str, Any]

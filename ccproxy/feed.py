@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from .accounting.usage import LedgerUnreadable, open_ledger
 from .errors import ApiError, Stopping
-from .usage import LedgerUnreadable, open_ledger
 
 Json = Dict[str, Any]
 

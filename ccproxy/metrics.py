@@ -13,8 +13,8 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import DefaultDict, Dict, List, Sequence, Tuple, Union
 
-from .ledgerfile import Row
-from .pricing import plain
+from .accounting.ledgerfile import Row
+from .accounting.pricing import plain
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_MODELS = 200

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Callable, List, Optional, Tuple
 
+from .accounting.budget import Budget
 from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
-from .budget import Budget
 from .config.schema import EFFORTS, Config, Model, demo_model, references
 from .errors import NotFound
 from .translate.effort import thinking_intent

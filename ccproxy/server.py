@@ -19,9 +19,9 @@ from .app import App, new_id
 from .errors import ApiError, Overloaded, StreamCut
 from .http1 import Head, content_length, date_of, encode_head
 from .incoming import Incoming
-from .listener import listen, url_of
 from .open_streams import OpenStreams
 from .outgoing import ClientLine
+from .processes.listener import listen, url_of
 from .web import Request, Response, Stream
 
 log = logging.getLogger(__name__)

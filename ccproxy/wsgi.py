@@ -13,11 +13,11 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tupl
 from urllib.parse import quote
 
 from . import log
+from .accounting.ledger import Ledger
 from .app import App, new_id
 from .config.load import load_config, state_folder
 from .errors import ApiError, RequestTooLarge, StreamCut
 from .http1 import content_length, phrase
-from .ledger import Ledger
 from .web import Early, Line, Request, Response, Stream
 
 Environ = Dict[str, Any]

@@ -10,8 +10,8 @@ from typing import Any, Dict, List
 
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import Model
-from ccproxy.counter import Counter
-from ccproxy.estimates import Estimator
+from ccproxy.counting.counter import Counter
+from ccproxy.counting.estimates import Estimator
 from ccproxy.recall import Recall
 
 Json = Dict[str, Any]

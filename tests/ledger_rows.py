@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, List
 
-from ccproxy.ledgerfile import Row
+from ccproxy.accounting.ledgerfile import Row
 
 
 def row(**fields: Any) -> Row:

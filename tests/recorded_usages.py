@@ -11,10 +11,10 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import recordings
 from ccproxy.anthropic import MessagesRequest
-from ccproxy.calibration import Sample, fit
-from ccproxy.counter import Counter
-from ccproxy.token_families import family_of
-from ccproxy.tokens import count
+from ccproxy.counting.calibration import Sample, fit
+from ccproxy.counting.counter import Counter
+from ccproxy.counting.token_families import family_of
+from ccproxy.counting.tokens import count
 from chat_requests import messages_request
 
 Groups = Dict[Tuple[str, str], List[Sample]]

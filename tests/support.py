@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from ccproxy.accounting.ledger import Ledger
 from ccproxy.app import App
 from ccproxy.config.modelsfile import parse_models
 from ccproxy.config.schema import SETTING_BY_NAME, Config, build_config
-from ccproxy.ledger import Ledger
 from ccproxy.server import Server
 from ccproxy.stub import Script, StubProvider, demo_script
 

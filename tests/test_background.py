@@ -12,8 +12,8 @@ from typing import Iterator, List
 import pytest
 
 from ccproxy import cli
-from ccproxy.background import RunFolder
 from ccproxy.config.schema import SETTING_BY_NAME
+from ccproxy.processes.background import RunFolder
 from running import address_in, health
 
 

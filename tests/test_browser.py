@@ -16,8 +16,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from browser import Browser, running_browser
+from ccproxy.accounting.ledger import Ledger
 from ccproxy.app import App
-from ccproxy.ledger import Ledger
 from ccproxy.provider.cooldown import LEAST_FAILURES
 from ccproxy.server import Server
 from ccproxy.stub import Failure, StubProvider, Text, demo_script

@@ -8,16 +8,16 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import pytest
 
+from ccproxy.accounting.budget import Budget, Spent, budgets, limits, tightest
+from ccproxy.accounting.ledger import Ledger
+from ccproxy.accounting.usage import report
 from ccproxy.anthropic import MessagesRequest
-from ccproxy.budget import Budget, Spent, budgets, limits, tightest
 from ccproxy.commands.stats import render
 from ccproxy.commands.terminal import Look
 from ccproxy.config.load import load_config
 from ccproxy.errors import ConfigError
-from ccproxy.ledger import Ledger
 from ccproxy.routing import Decision, decide
 from ccproxy.stub import Finish, Json, Step, StubProvider, Text
-from ccproxy.usage import report
 from grammar import check_error
 from processes import configuration, eventually, running, serve_command
 from support import Answer, Proxy, ask, make_config, running_proxy, user

@@ -10,11 +10,11 @@ from typing import Any, List, Optional, Sequence
 import pytest
 
 import recorded_usages
-from ccproxy import learned
-from ccproxy.calibration import LEAST_SHARE, MOST_OFFSET, MOST_SLOPE, NONE, Correction, Sample, fit
+from ccproxy.accounting.ledger import Ledger
 from ccproxy.config.schema import Model
-from ccproxy.learned import KEPT, Learned
-from ccproxy.ledger import Ledger
+from ccproxy.counting import learned
+from ccproxy.counting.calibration import LEAST_SHARE, MOST_OFFSET, MOST_SLOPE, NONE, Correction, Sample, fit
+from ccproxy.counting.learned import KEPT, Learned
 from ccproxy.stub import Cut, Finish, Json, Step, StubProvider, Text
 from ledger_rows import row
 from processes import configuration, eventually, running, serve_command

@@ -10,7 +10,7 @@ from typing import Dict, List, Set
 
 import pytest
 
-from ccproxy.ledger import Ledger
+from ccproxy.accounting.ledger import Ledger
 from faults import END, FaultyProvider, Plan, chunk, head, latency, whole
 from fixed_provider import STREAM
 from ledger_rows import written
@@ -24,14 +24,14 @@ WALL_CLOCK = {
     "handlers.dashboard": "when a request began, for its reader",
     "handlers.record": "the time in the ledger",
     "handlers.usage": "the day that is today",
-    "ledgerfile": "rows that are older than 400 days",
+    "accounting.ledgerfile": "rows that are older than 400 days",
     "outgoing": "the date header",
     "provider.client": "a date in Retry-After",
     "provider.fallback": "a date in Retry-After",
     "server": "the date header",
-    "spending": "the day that is today",
+    "accounting.spending": "the day that is today",
     "stub": "the creation time that a completion tells",
-    "usage": "the day of a row",
+    "accounting.usage": "the day of a row",
 }
 _READS = {"time.time", "time.time_ns", "time.localtime", "time.gmtime", "datetime.now", "datetime.today", "date.today"}
 

@@ -10,9 +10,9 @@ from typing import Any, List, Tuple
 
 import pytest
 
+from ccproxy.accounting.ledger import Ledger
+from ccproxy.accounting.ledgerfile import MIGRATIONS
 from ccproxy.feed import MAX_WATCHERS, Feed
-from ccproxy.ledger import Ledger
-from ccproxy.ledgerfile import MIGRATIONS
 from ccproxy.provider.cooldown import LEAST_FAILURES
 from ccproxy.stub import Failure, StubProvider, Text
 from ccproxy.wsgi import wsgi_app

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ccproxy.image_size import image_size, image_tokens, pdf_pages, pdf_tokens
-from ccproxy.token_families import family_of
+from ccproxy.counting.image_size import image_size, image_tokens, pdf_pages, pdf_tokens
+from ccproxy.counting.token_families import family_of
 
 
 def b64(raw: bytes) -> str:

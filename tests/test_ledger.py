@@ -17,9 +17,9 @@ from typing import Callable, Iterator, List
 
 import pytest
 
-from ccproxy import journal
-from ccproxy.ledger import QUEUE_SIZE, Ledger
-from ccproxy.ledgerfile import MIGRATIONS
+from ccproxy.accounting import journal
+from ccproxy.accounting.ledger import QUEUE_SIZE, Ledger
+from ccproxy.accounting.ledgerfile import MIGRATIONS
 from ledger_rows import row, written
 from processes import PATIENCE, environment, eventually
 
@@ -236,7 +236,7 @@ def test_the_queue_is_bounded(opened: Open) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from ccproxy.ledger import Ledger
+from ccproxy.accounting.ledger import Ledger
 from ledger_rows import row
 name, count = sys.argv[2], int(sys.argv[3])
 ledger = Ledger(Path(sys.argv[1]))

@@ -12,7 +12,7 @@ from typing import Dict, List, Tuple
 
 import pytest
 
-from ccproxy.ledger import Ledger
+from ccproxy.accounting.ledger import Ledger
 from ccproxy.metrics import FAMILIES, MAX_MODELS, Metrics
 from ccproxy.stub import Failure, Finish, StubProvider, Text, content_text
 from ledger_rows import row

@@ -8,10 +8,10 @@ from typing import Any, Dict, Optional
 
 import pytest
 
+from ccproxy.accounting.prices import CLAUDE_PRICES, ClaudePrice
+from ccproxy.accounting.pricing import Prices, claude_cost, cost_of, plain, prices_of, reported_cost
 from ccproxy.config.schema import Config, Model
 from ccproxy.message import Usage
-from ccproxy.prices import CLAUDE_PRICES, ClaudePrice
-from ccproxy.pricing import Prices, claude_cost, cost_of, plain, prices_of, reported_cost
 from recordings import folder
 
 USAGE = Usage(

@@ -14,7 +14,7 @@ from typing import Any, Dict, List
 import pytest
 
 from ccproxy import cli
-from ccproxy.ledger import Ledger
+from ccproxy.accounting.ledger import Ledger
 from ledger_rows import row
 from processes import environment
 from support import user

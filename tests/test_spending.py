@@ -9,11 +9,11 @@ from typing import Any, List
 
 import pytest
 
-from ccproxy import spending
-from ccproxy.budget import Spent
-from ccproxy.ledger import Ledger
-from ccproxy.ledgerfile import Row
-from ccproxy.spending import Spending
+from ccproxy.accounting import spending
+from ccproxy.accounting.budget import Spent
+from ccproxy.accounting.ledger import Ledger
+from ccproxy.accounting.ledgerfile import Row
+from ccproxy.accounting.spending import Spending
 from ledger_rows import row
 from processes import eventually
 

@@ -16,7 +16,7 @@ import pytest
 
 from ccproxy import cli
 from ccproxy.config.load import load_config
-from ccproxy.notify import Notifier
+from ccproxy.processes.notify import Notifier
 from processes import PATIENCE, configuration, environment, eventually, running, serve_command
 from raw_http import is_refused
 from replay import ReplayProvider

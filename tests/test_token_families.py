@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ccproxy.token_families import FAMILIES, family_of
+from ccproxy.counting.token_families import FAMILIES, family_of
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from typing import Any, List
 
 import pytest
 
-from ccproxy import tokens
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import Model
-from ccproxy.counter import Counter, Size, characters_estimate
-from ccproxy.estimates import Estimates, Estimator
+from ccproxy.counting import tokens
+from ccproxy.counting.counter import Counter, Size, characters_estimate
+from ccproxy.counting.estimates import Estimates, Estimator
+from ccproxy.counting.token_families import Family, family_of
+from ccproxy.counting.tokens import ceiling, estimate, is_text
 from ccproxy.recall import Recall
-from ccproxy.token_families import Family, family_of
-from ccproxy.tokens import ceiling, estimate, is_text
 from test_image_size import PAGE, b64, png
 
 # --- text ----------------------------------------------------------------------------------------------------

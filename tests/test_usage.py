@@ -19,15 +19,15 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import pytest
 
 from ccproxy import cli
+from ccproxy.accounting.ledger import Ledger
+from ccproxy.accounting.usage import MEASURES, PERIODS, report
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.commands.stats import render
 from ccproxy.commands.terminal import Look
 from ccproxy.config.load import state_folder
 from ccproxy.config.schema import Config
 from ccproxy.handlers.record import session_of
-from ccproxy.ledger import Ledger
 from ccproxy.stub import Cut, Delay, Failure, Finish, Json, Step, StubProvider, Text, content_text
-from ccproxy.usage import MEASURES, PERIODS, report
 from ccproxy.web import Request
 from fixed_provider import EVENTS, JSON, SSE, WHOLE, FixedProvider
 from grammar import parse_sse

@@ -215,7 +215,7 @@ HANGING = """
 import logging, time
 from ccproxy.config.load import load_config
 from ccproxy.config.reload import ConfigStore
-from ccproxy.workers import Workers
+from ccproxy.processes.workers import Workers
 
 logging.basicConfig(format="%(message)s", level="INFO")
 store = ConfigStore(lambda seen: load_config({}, seen=seen))

@@ -17,9 +17,9 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 import counting_cost
 import recorded_usages
 from ccproxy.anthropic import MessagesRequest
-from ccproxy.counter import Counter
-from ccproxy.token_families import family_of
-from ccproxy.tokens import estimate
+from ccproxy.counting.counter import Counter
+from ccproxy.counting.token_families import family_of
+from ccproxy.counting.tokens import estimate
 from recordings import folder
 
 NEWER = re.compile(r"opus-4-[789]|(opus|sonnet|haiku|fable)-5")

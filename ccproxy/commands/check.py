@@ -13,13 +13,13 @@ from decimal import Decimal
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .. import log
+from ..accounting.ledger import Ledger
+from ..accounting.pricing import plain
 from ..app import App
 from ..capabilities import FAILED, NO, PROBES, SKIPPED, YES, Bench, Examination, examine, probing_config, suggestions
 from ..config.load import Loaded, state_folder
 from ..config.schema import Config, Model, money
 from ..errors import ConfigError
-from ..ledger import Ledger
-from ..pricing import plain
 from ..routing import configured_models, plain_route
 from .models import describe, routers
 from .options import add_configuration, load

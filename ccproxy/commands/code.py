@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Dict, List, NoReturn, Optional
 from urllib.parse import urlsplit
 
-from ..background import running_at, start_for
 from ..claude_code import client_environment, client_variables
 from ..config.load import state_folder
 from ..config.schema import Config
 from ..errors import CcproxyError
+from ..processes.background import running_at, start_for
 from .env import configured_url
 from .options import add_configuration, add_run_folder, load
 

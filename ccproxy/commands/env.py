@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from ..background import running_at
 from ..claude_code import client_variables
 from ..config.schema import Config
 from ..errors import ConfigError
+from ..processes.background import running_at
 from .options import add_configuration, add_run_folder, load
 
 EXAMPLES = (

@@ -8,9 +8,9 @@ import re
 from decimal import Decimal
 from typing import Any, Dict, List, Optional
 
+from ..accounting.pricing import plain, prices_of
 from ..config.providers import PROVIDERS
 from ..config.schema import SETTINGS, Config, Model, references
-from ..pricing import plain, prices_of
 from ..routing import configured_models
 from .options import add_configuration, load
 from .terminal import GREEN, YELLOW, Look, Styled

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Callable, Iterator, List
 
 from .. import log
-from ..background import temporary
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ConfigError
@@ -22,6 +21,7 @@ from ..perf.page import page
 from ..perf.runs import Pair, run_pairs, warm_up
 from ..perf.summary import Report
 from ..perf.ways import direct_way, proxied_way, request_body
+from ..processes.background import temporary
 from ..provider.client import ProviderClient
 from ..stub import StubProvider
 from .options import add_configuration, load

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional
 
+from ..accounting.ledger import Ledger
 from ..app import App
 from ..capture import MESSAGES, RESPONSES, Capture, answer_lines, as_messages, read_capture, translated
 from ..config.load import state_folder
 from ..config.schema import Config, Model
 from ..errors import ApiError, ConfigError
 from ..in_process import ask
-from ..ledger import Ledger
 from ..openai import Json, dump
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderClient

@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from ..accounting.budget import Budget, budgets, limits, tightest
+from ..accounting.ledger import FILE_NAME
+from ..accounting.spending import Spending
 from ..anthropic import MessagesRequest
-from ..budget import Budget, budgets, limits, tightest
 from ..config.load import state_folder
 from ..config.schema import Config
-from ..counter import Counter
+from ..counting.counter import Counter
+from ..counting.estimates import Estimator
 from ..errors import BudgetSpent, ConfigError
-from ..estimates import Estimator
 from ..handlers.context import parse_body
 from ..handlers.record import session_of
-from ..ledger import FILE_NAME
 from ..routing import decide
-from ..spending import Spending
 from ..web import Request
 from .options import add_configuration, load
 

@@ -6,12 +6,12 @@ import argparse
 import os
 import threading
 
-from ..code_watch import serve_reloading
 from ..config.reload import ConfigStore
-from ..lifecycle import Life
 from ..log import tell_dead_thread
+from ..processes.code_watch import serve_reloading
+from ..processes.lifecycle import Life
+from ..processes.workers import INHERITED, serve_inherited
 from ..server import raise_descriptor_limit
-from ..workers import INHERITED, serve_inherited
 from .options import add_configuration, load
 
 EXAMPLES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..background import start
+from ..processes.background import start
 from .options import add_run_folder
 
 EXAMPLES = (

@@ -9,10 +9,10 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
-from ..budget import SESSION, limits
+from ..accounting.budget import SESSION, limits
+from ..accounting.ledger import FILE_NAME
+from ..accounting.usage import PERIODS, report
 from ..config.load import state_folder
-from ..ledger import FILE_NAME
-from ..usage import PERIODS, report
 from .options import add_configuration, load
 from .terminal import BOLD, Look
 

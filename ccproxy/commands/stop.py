@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..background import stop
+from ..processes.background import stop
 from .options import add_run_folder
 
 EXAMPLES = (

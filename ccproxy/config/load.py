@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
-from ..budget import SETTING_OF, limits
+from ..accounting.budget import SETTING_OF, limits
+from ..accounting.pricing import prices_of
 from ..errors import ConfigError
-from ..pricing import prices_of
 from .envfile import parse_env
 from .modelsfile import parse_models
 from .providers import PROVIDERS

@@ -7,18 +7,18 @@ import math
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from ..accounting.ledger import Ledger
+from ..accounting.spending import Spending
 from ..config.schema import Config
+from ..counting.estimates import Estimator
 from ..errors import InvalidRequest
-from ..estimates import Estimator
 from ..feed import Feed
 from ..last_routes import LastRoutes
-from ..ledger import Ledger
 from ..metrics import Metrics
 from ..provider.client import ProviderClient
 from ..provider.cooldown import Cooldown
 from ..provider.repair import Repairs
 from ..recall import Recall
-from ..spending import Spending
 from ..web import Request
 from .running import Running
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
+from ..counting.estimates import Estimates
 from ..errors import InvalidRequest, NotFound
-from ..estimates import Estimates
 from ..provider.client import APIS
 from ..routing import Decision
 from ..translate.search_request import with_search

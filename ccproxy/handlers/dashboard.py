@@ -16,12 +16,12 @@ from functools import lru_cache
 from typing import Any, Dict, Iterator, List, Tuple
 
 from .. import __version__
+from ..accounting.usage import LedgerUnreadable
 from ..anthropic import MessagesRequest
 from ..config.schema import SETTINGS, Config, Model, references
 from ..errors import InvalidRequest
 from ..provider.fallback import cooldown_key
 from ..routing import configured_models, decide
-from ..usage import LedgerUnreadable
 from ..web import EVENT_STREAM, Request, Response
 from . import health
 from .context import Context

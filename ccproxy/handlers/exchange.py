@@ -8,14 +8,14 @@ from decimal import Decimal
 from functools import partial
 from typing import Callable, Iterator, List, Optional, Tuple, Union
 
+from ..accounting.pricing import reported_cost
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
+from ..counting.estimates import Estimates
 from ..encoded import encode
 from ..errors import ApiError, ProviderError
-from ..estimates import Estimates
 from ..message import Event
 from ..openai import Chunk, Json
-from ..pricing import reported_cost
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderResponse
 from ..provider.repair import find_repair

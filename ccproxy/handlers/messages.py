@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Callable, Dict, Iterator, List, Optional, Union
 
+from ..accounting.budget import Budget, budgets, limits, tightest
+from ..accounting.pricing import plain
 from ..anthropic import MessagesRequest
-from ..budget import Budget, budgets, limits, tightest
 from ..config.schema import Model
+from ..counting.estimates import Estimates
 from ..errors import ApiError, BudgetSpent, ClientGone, InvalidRequest, ProviderError, StreamCut
-from ..estimates import Estimates
 from ..http1 import field_value
 from ..last_routes import conversation_of
 from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
-from ..pricing import plain
 from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
 from ..routing import BUDGET, MODEL_HEADER, Decision, decide

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, List, Optional
 
+from ..accounting.ledgerfile import Row, bounded_name
+from ..accounting.pricing import claude_cost, cost_of, plain, prices_of
 from ..anthropic import MessagesRequest
-from ..calibration import Sample
 from ..config.schema import Model
+from ..counting.calibration import Sample
+from ..counting.estimates import Estimates
 from ..errors import ApiError, ClientGone
-from ..estimates import Estimates
-from ..ledgerfile import Row, bounded_name
 from ..message import BlockStart, Event, MessageDelta, Usage
-from ..pricing import claude_cost, cost_of, plain, prices_of
 from ..routing import Decision
 from ..web import Request
 from . import topics

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from ..budget import SESSION, limits
+from ..accounting.budget import SESSION, limits
+from ..accounting.usage import PERIODS, LedgerUnreadable, report
 from ..errors import ApiError, InvalidRequest, NotFound
-from ..usage import PERIODS, LedgerUnreadable, report
 from ..web import Request, Response
 from .context import Context
 

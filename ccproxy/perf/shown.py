@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import List
 
-from ..pricing import plain
+from ..accounting.pricing import plain
 from .summary import DIRECT, MEASURES, PROXIED, Report, Way
 
 NOTE = "Added times are graded by what exceeds their standard error; shares are of the direct median."

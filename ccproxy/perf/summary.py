@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from ..accounting.pricing import plain
 from ..message import Usage
-from ..pricing import plain
 from .sample import Sample
 
 Json = Dict[str, Any]

@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import Any, Callable, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
+from ..accounting.pricing import cost_of, prices_of, reported_cost
 from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
 from ..errors import ApiError, ProviderError
 from ..handlers.passthrough import read_usage
 from ..message import Usage
 from ..openai import dump
-from ..pricing import cost_of, prices_of, reported_cost
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderClient
 from ..provider.repair import find_repair

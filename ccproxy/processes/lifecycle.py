@@ -18,12 +18,12 @@ import threading
 import time
 from typing import Any, List, Optional, Protocol, Sequence
 
-from . import log
-from .config.load import Loaded
-from .config.reload import ConfigStore
-from .config.schema import Config
-from .counter import Counter
-from .errors import ConfigError
+from .. import log
+from ..config.load import Loaded
+from ..config.reload import ConfigStore
+from ..config.schema import Config
+from ..counting.counter import Counter
+from ..errors import ConfigError
 from .listener import inherited, listen, url_of
 from .notify import Notifier
 from .serving import TICK, Here, work

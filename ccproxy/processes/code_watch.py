@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from typing import Dict, List, Mapping, Sequence
 
+from .. import __name__ as PACKAGE
+from ..errors import ConfigError
 from .background import environment
-from .errors import ConfigError
 
 POLL_INTERVAL = 0.3
 CONFIG_ERROR = 2
@@ -52,7 +53,7 @@ def serve_reloading(arguments: Sequence[str]) -> int:
 
 
 def _spawn(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", str(__package__), "serve", *arguments, "--parent", str(os.getpid())]
+    command = [sys.executable, "-m", PACKAGE, "serve", *arguments, "--parent", str(os.getpid())]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment(), start_new_session=True)
 
 
@@ -71,7 +72,7 @@ def _end(server: subprocess.Popen[bytes], received: Sequence[int]) -> int:
 
 
 def _folder() -> Path:
-    folder = Path(sys.modules[str(__package__)].__path__[0])
+    folder = Path(sys.modules[PACKAGE].__path__[0])
     if not folder.is_dir():
         raise ConfigError(f"--reload: the code is no folder of files: {folder}")
     return folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional
 
-from .config.schema import Config
+from ..config.schema import Config
 from .pricing import plain
 
 NEARLY = Decimal("0.8")

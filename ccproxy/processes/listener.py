@@ -6,7 +6,7 @@ import os
 import socket
 from typing import MutableMapping, Optional
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 _FIRST_INHERITED = 3
 _BACKLOG = 1024  # a burst of clients must not be refused while threads start

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Mapping, Optional
 
-from .config.schema import Config, Model
-from .message import Usage
+from ..config.schema import Config, Model
+from ..message import Usage
 from .prices import ALIASES_PRICED_AS, CLAUDE_PRICES, ClaudePrice
 
 _MILLION = Decimal(1_000_000)

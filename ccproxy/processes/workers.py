@@ -24,11 +24,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Callable, ClassVar, Deque, Dict, Optional, Sequence, Set
 
+from .. import __name__ as PACKAGE
+from ..config.reload import ConfigStore
+from ..counting.counter import Counter
+from ..errors import CcproxyError
+from ..log import configure
 from .background import environment
-from .config.reload import ConfigStore
-from .counter import Counter
-from .errors import CcproxyError
-from .log import configure
 from .serving import SIGNALS, work
 
 log = logging.getLogger(__name__)
@@ -252,7 +253,7 @@ def spawn(arguments: Sequence[str], listener: socket.socket, channel: socket.soc
     try:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
-        command = [sys.executable, "-m", str(__package__), "serve", *arguments]
+        command = [sys.executable, "-m", PACKAGE, "serve", *arguments]
         variables = {**environment(), INHERITED: ",".join(map(str, descriptors))}
         return os.posix_spawn(sys.executable, command, variables)
     finally:

@@ -10,7 +10,7 @@ import json
 from operator import ne
 from typing import Any, Callable, Hashable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
-from .anthropic import (
+from ..anthropic import (
     Block,
     DocumentBlock,
     ImageBlock,
@@ -22,9 +22,9 @@ from .anthropic import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from ..remembered import once
 from .counter import Size
 from .image_size import PDF_PAGE, image_tokens, pdf_tokens
-from .remembered import once
 from .token_families import Family
 from .tool_types import declaration
 

@@ -11,8 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
 
+from ..errors import CcproxyError
 from .budget import SESSION, TODAY, Spent, budgets
-from .errors import CcproxyError
 from .ledgerfile import MIGRATIONS, UNKNOWN_COST
 from .pricing import plain
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence
 from urllib.parse import urlsplit
 
-from .errors import CcproxyError, ConfigError
+from .. import __name__ as PACKAGE
+from ..errors import CcproxyError, ConfigError
 
 LISTENING = re.compile(r"ccproxy listening on (http://[^\s\x1b]+)")
 POLL_INTERVAL = 0.05
@@ -104,7 +105,7 @@ class RunFolder:
         log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             server = subprocess.Popen(
-                [sys.executable, "-m", str(__package__), "serve", *arguments],
+                [sys.executable, "-m", PACKAGE, "serve", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -13,10 +13,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
+from ..accounting.ledgerfile import Row, bounded_name
+from ..accounting.usage import open_ledger
+from ..config.schema import Model
 from .calibration import NONE, Correction, Sample, fit
-from .config.schema import Model
-from .ledgerfile import Row, bounded_name
-from .usage import open_ledger
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import time
 from contextlib import suppress
 from typing import Any, List, Optional
 
-from . import log
-from .app import App
-from .config.load import state_folder
-from .config.reload import ConfigStore
-from .counter import Counter
-from .ledger import Ledger
-from .server import Server
+from .. import log
+from ..accounting.ledger import Ledger
+from ..app import App
+from ..config.load import state_folder
+from ..config.reload import ConfigStore
+from ..counting.counter import Counter
+from ..server import Server
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, Optional
 
-from .anthropic import MessagesRequest
+from ..anthropic import MessagesRequest
+from ..config.schema import Model
 from .calibration import Sample
-from .config.schema import Model
 from .counter import Counter
 from .learned import Learned
 from .token_families import Family, family_of

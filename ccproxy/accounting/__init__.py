@@ -1,0 +1,1 @@
+"""What answers used and cost: recorded, priced, summed, and held to budgets."""

@@ -1,0 +1,1 @@
+"""How many tokens a request is, before a provider says so."""
