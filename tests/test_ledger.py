@@ -308,7 +308,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from ccproxy import ledger
+from ccproxy.accounting import ledger
 from ledger_rows import row
 ledger.LINGER = 60
 found = ledger.Ledger(Path(sys.argv[1]))
