@@ -11,6 +11,7 @@ chunks), the handler threads do it all.
 
 from __future__ import annotations
 
+import logging
 import select
 import threading
 import time
@@ -19,6 +20,8 @@ from typing import Any, Dict, Optional
 
 from .outgoing import ClientLine
 from .web import Source, Stream
+
+log = logging.getLogger(__name__)
 
 TICK = 0.25
 """Seconds between looks at who was silent too long; the thread ends when it has nothing to do for one."""
@@ -32,6 +35,7 @@ class _Carried:
         self._last = time.monotonic()
         self._back = threading.Event()
         self._fault: Optional[Exception] = None
+        self.is_registered = False
 
     def turn(self, now: float) -> bool:
         """Pass on what has come; return whether the stream can be carried on."""
@@ -53,7 +57,7 @@ class _Carried:
 
     def is_silent(self, now: float) -> bool:
         """Whether nothing came for too long."""
-        return now >= self._last + self._source.patience
+        return self.is_registered and now >= self._last + self._source.patience
 
     def give_back(self) -> None:
         """Let the handler thread go on."""
@@ -108,11 +112,27 @@ class OpenStreams:
                 del self._carried[descriptor]
                 return False
             epoll = self._epoll
-        # Not under the lock: it lets other threads run, and a thousand streams that begin would wait for each other.
-        epoll.register(descriptor, select.EPOLLIN)
+        try:
+            # Not under the lock: it lets other threads run, and many streams that begin would wait for each other.
+            epoll.register(descriptor, select.EPOLLIN)
+        except OSError:  # the system allows no more
+            del self._carried[descriptor]
+            return False
+        carried.is_registered = True
         return True
 
     def _run(self, epoll: Any) -> None:
+        try:
+            self._carry_all(epoll)
+        except Exception:  # a thread's top
+            log.exception("streams are carried by their own threads")
+            with self._carried_lock:
+                self._epoll, carried = None, list(self._carried.values())
+                self._carried.clear()
+            for stream in carried:
+                stream.give_back()
+
+    def _carry_all(self, epoll: Any) -> None:
         looked = time.monotonic()
         while True:
             ready = epoll.poll(TICK)
@@ -134,7 +154,7 @@ class OpenStreams:
 
     def _remove(self, epoll: Any, descriptor: int) -> None:
         """Give a stream back; its socket is open until then, so its number is nobody else's."""
-        with suppress(OSError):  # given back before it was registered
+        with suppress(OSError):  # it is closed already
             epoll.unregister(descriptor)
         carried = self._carried.pop(descriptor, None)
         if carried is not None:

@@ -173,6 +173,32 @@ def test_silence(streams: OpenStreams) -> None:
     talking.close()
 
 
+def test_a_socket_that_cannot_be_waited_for(streams: OpenStreams) -> None:
+    """Leaves the stream where it was, and its number free for another one."""
+    wire = Wire()
+    wire.stop_waiting = lambda: 1 << 20  # type: ignore[method-assign]  # no open descriptor
+    wire.near.settimeout(0)
+    wire.start(streams)
+    wire.thread.join(PATIENCE)
+    assert (wire.fault, len(wire.silences)) == (None, 1)
+    wire.close()
+
+
+def test_a_carrier_that_fails(streams: OpenStreams, caplog: pytest.LogCaptureFixture) -> None:
+    """Gives all of its streams back, says so, and the next stream is carried."""
+    wires = [Wire().start(streams) for _ in range(2)]
+    say(wires[0], b"words")
+    wires[1].patience = None  # type: ignore[assignment]
+    for wire in wires:
+        wire.thread.join(PATIENCE)
+        assert wire.fault is None
+        wire.close()
+    assert "carried by their own threads" in caplog.text
+    another = Wire().start(streams)
+    say(another, b"words")
+    another.close()
+
+
 def test_the_thread_comes_back(streams: OpenStreams) -> None:
     """It ends when there is nothing to do, and is there for the next stream."""
     for _ in range(2):
