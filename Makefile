@@ -92,11 +92,13 @@ token-report: setup  ## compare estimates with recorded token counts (FILE=count
 
 # Wheels of the oldest Python, whose own code is all that is kept: every newer one can run it, on any machine.
 zipapp: $(installed)  ## build dist/ccproxy.pyz: one file that needs python3 and nothing else
-	@rm -rf build/zipapp
+	@rm -rf build/zipapp build/wheels
 	@mkdir -p build/zipapp dist
-	@$(pip) --target build/zipapp --no-compile --python-version 3.9 --only-binary :all: requests sseclient-py PyYAML python-dotenv
+	@# Not install: where the index does not tell which Python a release is for, it goes by the one that runs pip.
+	@$(py) -m pip download -qq --disable-pip-version-check --dest build/wheels --python-version 3.9 --only-binary :all: requests sseclient-py PyYAML python-dotenv
+	@for wheel in build/wheels/*.whl; do $(py) -m zipfile -e "$$wheel" build/zipapp || exit 1; done
 	@cp -R ccproxy build/zipapp/
-	@find build/zipapp \( -name '*.so' -o -name __pycache__ -o -path build/zipapp/bin \) -prune -exec rm -rf {} +
+	@find build/zipapp \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
 	@printf 'import sys\n\nfrom ccproxy.cli import main\n\nsys.exit(main())\n' > build/zipapp/__main__.py
 	@$(py) -m zipapp build/zipapp --compress --python '/usr/bin/env python3' --output dist/ccproxy.pyz
 	@echo 'Built dist/ccproxy.pyz.'

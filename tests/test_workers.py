@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict, Iterator, List
 
@@ -203,7 +204,8 @@ def test_a_crash_loop_ends(tmp_path: Path, variables: Dict[str, str]) -> None:
         while process.popen.poll() is None:
             for pid in workers(process):
                 if pid not in killed:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it was ended with the others
+                        os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
         assert process.wait() == 1
         check_gone(workers(process))
