@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Callable, Iterator, List
@@ -18,6 +18,7 @@ from typing import Callable, Iterator, List
 import pytest
 
 from ccproxy.accounting import journal
+from ccproxy.accounting import ledger as ledger_module
 from ccproxy.accounting.ledger import QUEUE_SIZE, Ledger
 from ccproxy.accounting.ledgerfile import MIGRATIONS
 from ledger_rows import row, written
@@ -80,6 +81,25 @@ def test_only_the_owner_can_read_it(opened: Open) -> None:
     assert stat.S_IMODE(ledger.path.parent.stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in ledger.path.parent.iterdir()}
     assert modes == dict.fromkeys(["usage.db", "usage.db-wal", "usage.db-shm"], 0o600)
+
+
+def test_the_first_row_for_a_while_is_written_at_once(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that follow it come together, unless somebody waits for them."""
+    monkeypatch.setattr(ledger_module, "WRITE_EVERY", 2 * PATIENCE)
+    ledger = opened()
+    ledger.add(row(time=NOW, request_id="first"))
+
+    def has_row() -> bool:
+        with suppress(sqlite3.OperationalError):  # the table is being made
+            return ledger.path.exists() and written(ledger.path) == ["first"]
+        return False
+
+    eventually(has_row, "the row is written")
+    for number in "23":
+        ledger.add(row(time=NOW, request_id=number))
+    assert written(ledger.path) == ["first"]
+    assert ledger.flush(PATIENCE)
+    assert written(ledger.path) == ["first", "2", "3"]
 
 
 def test_close_writes_what_is_there(opened: Open) -> None:
@@ -310,8 +330,9 @@ import os, signal, sys, time
 from pathlib import Path
 from ccproxy.accounting import ledger
 from ledger_rows import row
-ledger.LINGER = 60
+ledger.WRITE_EVERY = 60
 found = ledger.Ledger(Path(sys.argv[1]))
+found._written_at = time.monotonic()
 for number in range(20):
     found.add(row(time=time.time(), request_id=f"killed{number}"))
 os.kill(os.getpid(), signal.SIGKILL)

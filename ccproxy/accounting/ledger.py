@@ -26,8 +26,8 @@ KEEP_DAYS = 400
 QUEUE_SIZE = 10_000
 BATCH_SIZE = 500
 RETRY_PAUSE = 1.0
-LINGER = 0.25
-"""Seconds that the writer waits for more rows; a transaction takes it 3 ms, as long as a request or two."""
+WRITE_EVERY = 0.25
+"""The fewest seconds between two transactions; one takes 3 ms, as long as a request or two."""
 
 _Item = Union[Row, threading.Event, None]
 
@@ -50,6 +50,7 @@ class Ledger:
         self._pending: Deque[Row] = deque()
         self._is_failing = False
         self._retry_at = 0.0
+        self._written_at = 0.0
         self._lost = 0
         self._hurry = threading.Event()
         self._start_lock = threading.Lock()
@@ -119,7 +120,7 @@ class Ledger:
         try:
             item = self._queue.get(timeout=RETRY_PAUSE if self._pending else None)
             if isinstance(item, Row):
-                self._hurry.wait(LINGER)
+                self._hurry.wait(max(0.0, self._written_at + WRITE_EVERY - time.monotonic()))
             self._hurry.clear()
             self._journal.turn_over()
             while item is not None:
@@ -142,6 +143,7 @@ class Ledger:
         if not self._pending:
             return
         self._file.write(list(self._pending))
+        self._written_at = time.monotonic()
         self._pending.clear()
         if is_whole:
             self._journal.drop()
