@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, Mapping
 
 from .config.schema import Config, Model
-from .routing import plain_route
+from .routing import ALIASED, plain_route
 
 ANY_TOKEN = "ccproxy"
 """The client insists on a token; without CCPROXY_AUTH_TOKEN any will do."""
@@ -21,12 +21,9 @@ UNSET = (
 )
 LEAST_COMPACT_WINDOW = 100_000
 """Versions of 2026 warn of a smaller one, and take this."""
-_CLASSES = {  # the rule: a name that comes under it, and what the client calls the models for such requests
-    "default": (
-        "claude-sonnet-4-5",
-        ("ANTHROPIC_DEFAULT_OPUS_MODEL", "ANTHROPIC_DEFAULT_SONNET_MODEL", "ANTHROPIC_DEFAULT_FABLE_MODEL"),
-    ),
-    "background": ("claude-haiku-4-5", ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "ANTHROPIC_SMALL_FAST_MODEL")),
+_CLASSES = {  # the rule, and the variables by which the client names the models for such requests
+    "default": ("ANTHROPIC_DEFAULT_OPUS_MODEL", "ANTHROPIC_DEFAULT_SONNET_MODEL", "ANTHROPIC_DEFAULT_FABLE_MODEL"),
+    "background": ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "ANTHROPIC_SMALL_FAST_MODEL"),
 }
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -39,7 +36,7 @@ def client_variables(config: Config, url: str) -> Dict[str, str]:
     of a million tokens unless told. They take no window below 100,000 tokens for a setting of when to compact, but
     believe any for a model that they do not know.
     """
-    model = plain_route("claude-sonnet-4-5", config).models[0]
+    model = plain_route(ALIASED["default"], config).models[0]
     variables = {
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_AUTH_TOKEN": config.ccproxy_auth_token or ANY_TOKEN,
@@ -64,8 +61,8 @@ def _aliases(config: Config) -> Dict[str, str]:
     of which the client knows more than we, Anthropic's own, keep their names.
     """
     aliases: Dict[str, str] = {}
-    for rule, (asked, names) in _CLASSES.items():
-        model = plain_route(asked, config).models[0]
+    for rule, names in _CLASSES.items():
+        model = plain_route(ALIASED[rule], config).models[0]
         if _has_own_window(model):
             aliases.update(dict.fromkeys(names, f"{rule}:{model.model_id}"))
     if "ANTHROPIC_DEFAULT_OPUS_MODEL" in aliases:  # behind this one the client writes [1m]

@@ -14,8 +14,8 @@ from .translate.search_request import can_search, is_search
 
 MODEL_HEADER = "x-ccproxy-model"
 BUDGET, LONG_CONTEXT = "budget", "long_context"
-ALIASED = ("default", "background")
-"""The rules by which models are named to Claude Code, such as ``background:gpt-5-nano``."""
+ALIASED = {"default": "claude-sonnet-4-5", "background": "claude-haiku-4-5"}
+"""The rules by which models are named to Claude Code, such as ``background:gpt-5-nano``, and a name of its own for each."""
 STAYS_ABOVE = 0.9
 """The share of the limit down to which a conversation that was above it stays: its cache is where it was."""
 
@@ -226,7 +226,8 @@ def _default(request: MessagesRequest, config: Config) -> Decision:
     if config.router_default:
         return _route(config, config.router_default, "default", "no other rule fired")
     if config.variables.get("ANTHROPIC_API_KEY"):
-        model = config.find(f"anthropic/{without_suffix(request.model)}")
+        name = ALIASED.get(aliased_rule(request.model)) or without_suffix(request.model)
+        model = config.find(f"anthropic/{name}")
         assert model is not None
         return Decision((model,), "default", "ROUTER_DEFAULT is not set: passed through to Anthropic")
     ready = next((model for model in config.models.values() if config.is_ready(model)), None)

@@ -102,6 +102,15 @@ def test_the_rules_go_on_to_choose(name: str) -> None:
     assert len(decision.models) == 2
 
 
+@pytest.mark.parametrize(
+    ("alias", "asked"), [("default:big", "claude-sonnet-4-5"), ("background:small[1m]", "claude-haiku-4-5")]
+)
+def test_anthropic_is_asked_for_a_name_of_its_own(alias: str, asked: str) -> None:
+    """When the rule behind an alias was taken out of the configuration during a session, Claude goes on with it."""
+    (model,) = plain_route(alias, make_config({"ANTHROPIC_API_KEY": "key"}, MODELS)).models
+    assert (model.provider, model.name) == ("anthropic", asked)
+
+
 def test_claudes_own_models_keep_their_names() -> None:
     """Where requests are passed through to Anthropic under the name that was asked for, that is one of Anthropic's."""
     assert aliases({"ANTHROPIC_API_KEY": "key"}) == {}
