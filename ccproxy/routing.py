@@ -15,7 +15,7 @@ from .translate.search_request import can_search, is_search
 MODEL_HEADER = "x-ccproxy-model"
 BUDGET, LONG_CONTEXT = "budget", "long_context"
 ALIASED = {"default": "claude-sonnet-4-5", "background": "claude-haiku-4-5"}
-"""The rules by which models are named to Claude Code, such as ``background:gpt-5-nano``, and a name of its own for each."""
+"""The rules by which Claude Code is told models, such as ``background:gpt-5-nano``, and a name of its own for each."""
 STAYS_ABOVE = 0.9
 """The share of the limit down to which a conversation that was above it stays: its cache is where it was."""
 

@@ -197,7 +197,7 @@ def _model(model: Model, context: Context, offset: float) -> Json:
 
 def running(context: Context, offset: float) -> List[Json]:
     """Return the requests that this process works on, oldest first."""
-    records = [item.record for item in context.running.all() if item.record is not None]
+    records = [item.record for item in context.running.all() if isinstance(item.record, Record)]
     return [_running(record, offset) for record in sorted(records, key=lambda record: record.started)]
 
 

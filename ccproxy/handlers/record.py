@@ -120,7 +120,7 @@ class Record:
             row.duration,
             self.detail,
         )
-        topics.write(self, first, row.duration)
+        topics.write(row, self.asked, self.got, first=first, detail=self.detail)
         self.context.metrics.add(row)
         self.context.spending.add(row)
         self.context.estimator.learned.add(row)

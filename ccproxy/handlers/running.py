@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, List, Optional
+from typing import List, Optional
 
 from ..errors import ClientGone, ProviderError
 from ..provider.cancel import Cancel
 from ..watch import Watch
 from ..web import Early, Line
-
-if TYPE_CHECKING:
-    from .record import Record
 
 
 class Running:
@@ -19,8 +16,8 @@ class Running:
 
     def __init__(self, watch: Watch, line: Optional[Line]) -> None:
         self.cancel = Cancel()
-        self.record: Optional[Record] = None
-        """What is known of it so far, when it is one for a model."""
+        self.record: object = None
+        """The ``Record`` of what is known of it so far, when it is one for a model."""
         self._watch, self._line = watch, line
         self._deadline = float("inf")
         self._limit = 0.0

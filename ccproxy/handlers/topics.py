@@ -8,13 +8,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, List, Mapping
+from typing import Any, List, Mapping
 
+from ..accounting.ledgerfile import Row
 from ..anthropic import MessagesRequest, ToolResultBlock
 from ..translate.effort import OFF, UNSET, thinking_intent
-
-if TYPE_CHECKING:
-    from .record import Record
 
 streaming = logging.getLogger("ccproxy.streaming")
 thinking = logging.getLogger("ccproxy.thinking")
@@ -71,20 +69,19 @@ class Got:
             self.calls.append(str(block["name"])[:_MAX_NAME])
 
 
-def write(record: Record, first: str, total: float) -> None:
+def write(row: Row, asked: Asked, got: Got, *, first: str, detail: str) -> None:
     """Write the lines of a request that ended.
 
     Args:
         first: the time to the first content, as the general log tells it.
-        total: seconds.
+        detail: the stop reason, or the failure in words.
     """
-    asked, got, who = record.asked, record.got, f"{record.context.request_id} {record.model_id}"
+    who = f"{row.request_id} {row.model or '-'}"
     if asked.is_stream:
-        streaming.info("%s events=%d first=%s total=%.3fs %s", who, got.events, first, total, record.detail)
-    thinking_tokens = record.usage.thinking_tokens if record.usage else 0
-    if asked.thinking not in (OFF, UNSET) or got.thinking_blocks or thinking_tokens:
-        blocks = got.thinking_blocks
-        thinking.info("%s asked=%s blocks=%d tokens=%d %s", who, asked.thinking, blocks, thinking_tokens, record.detail)
+        streaming.info("%s events=%d first=%s total=%.3fs %s", who, got.events, first, row.duration, detail)
+    if asked.thinking not in (OFF, UNSET) or got.thinking_blocks or row.thinking_tokens:
+        blocks, tokens = got.thinking_blocks, row.thinking_tokens
+        thinking.info("%s asked=%s blocks=%d tokens=%d %s", who, asked.thinking, blocks, tokens, detail)
     if asked.tools or asked.results or got.calls:
         tools.info(
             "%s offered=%d choice=%s results=%d failed=%d calls=%s mended=%d %s",
@@ -95,10 +92,10 @@ def write(record: Record, first: str, total: float) -> None:
             asked.failed_results,
             _listed(got.calls),
             got.mended_calls,
-            record.detail,
+            detail,
         )
-    if record.decision.rule == "test_conversion":
-        simple.info("%s test_conversion first=%s total=%.3fs %s", who, first, total, record.detail)
+    if row.rule == "test_conversion":
+        simple.info("%s test_conversion first=%s total=%.3fs %s", who, first, row.duration, detail)
 
 
 def _listed(names: List[str]) -> str:
