@@ -18,6 +18,7 @@ from ..message import Event
 from ..openai import Chunk, Json
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderResponse
+from ..provider.quoted import QuotedEvents
 from ..provider.repair import find_repair
 from ..translate.failure import mask, overflow_error
 from ..translate.reply import ReplyContext
@@ -71,6 +72,7 @@ class CutShort:
     """The answer of a model that used up its output limit before it said anything (OpenAI makes it an error)."""
 
     is_done = True
+    secrets: Tuple[str, ...] = ()
 
     def chunks(self) -> Iterator[List[Chunk]]:
         """Yield the one chunk that ends the answer."""
@@ -96,6 +98,7 @@ class Exchange:
         self._secrets = secrets
         self._dialect = dialect
         self._response = response
+        self._quoted = QuotedEvents(response.secrets)
         self._ready: List[Event] = []
         self._events = self._translate()
 
@@ -169,9 +172,9 @@ class Exchange:
                     for chunk in chunks:
                         events += self.translator.feed(chunk)
                 except ApiError:
-                    yield events  # what came before the failure is the client's
+                    yield self._quoted.feed(events)  # what came before the failure is the client's
                     raise
-                yield events
+                yield self._quoted.feed(events)
                 if self.translator.is_stopped:
                     break
         except ProviderError as error:
@@ -179,11 +182,11 @@ class Exchange:
             error.message = mask(error.message, self._secrets)
             raise
         self._cancel.check()  # a body without framing ends quietly when we end its connection
-        yield self.translator.finish(is_done=self._response.is_done)
+        yield self._quoted.feed(self.translator.finish(is_done=self._response.is_done))
 
     def fail(self, error: ApiError, request_id: str) -> List[Event]:
         """Return the events that end a stream whose provider failed."""
-        return self.translator.fail(error, request_id)
+        return self._quoted.feed(self.translator.fail(error, request_id))
 
     def reported_cost(self) -> Optional[Decimal]:
         """Return what the provider said the answer costs."""

@@ -10,6 +10,7 @@ from ..config.schema import Config, Model
 from ..errors import ProviderError, StreamCut
 from ..message import Usage
 from ..provider.client import DIRECT_HEADERS, Call, ProviderResponse
+from ..provider.quoted import QuotedStream
 from ..sse import Reader
 from ..translate.direct import direct_body
 from ..translate.failure import mask
@@ -76,16 +77,18 @@ class Relay:
     def _reads(self, record: Record) -> Iterator[bytes]:
         is_stream = "event-stream" in self._response.headers.get("content-type", "")
         watch = _UsageOfStream(record) if is_stream else _UsageOfMessage(record)
+        quoted = QuotedStream(self._response.secrets if is_stream else ())
         try:
             for data in self._response.reads():
                 watch.feed(data)
                 if record.outcome == ENDED:  # before the client knows it, as in translated streams
                     yield ASIDE
                     record.end()
-                yield data
+                yield quoted.feed(data)
         except ProviderError as error:
             record.failed(record.context.running.cancel.error or error, " in mid-stream")
             raise StreamCut(error.message) from error
+        yield quoted.finish()
         yield ASIDE
         cancelled = record.context.running.cancel.error
         if cancelled is not None or not watch.is_complete:

@@ -143,8 +143,7 @@ class ProviderClient:
             headers = _headers(model, key, call, address)
             answer = self._ask(call, base, address, headers, config)
             if answer.status == 200:
-                quoted = Quoted(secret_headers(headers))
-                return ProviderResponse(answer, target, APIS[model.api].reader(), quoted)
+                return ProviderResponse(answer, target, APIS[model.api].reader(), tuple(secret_headers(headers)))
             try:
                 body = answer.start(MAX_ERROR_BYTES)
             finally:
@@ -250,12 +249,14 @@ class ProviderResponse:
         answer: Answer,
         target: Target,
         reader: Union[ChunkReader, ResponsesReader],
-        quoted: Quoted,
+        secrets: Tuple[str, ...],
     ) -> None:
+        """``secrets`` are the keys that it was asked with."""
         self._answer = answer
         self._reader = reader
         self._target = target
-        self._quoted = quoted
+        self._quoted = Quoted(secrets)
+        self.secrets = secrets
         self.headers = answer.headers
         self.source = Reads(answer)
         self.is_done = False
