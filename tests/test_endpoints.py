@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from contextlib import ExitStack
 from typing import Any, Dict, Iterator, List, Tuple
 from urllib.parse import quote
 
@@ -301,6 +303,22 @@ def test_conversion_shows_what_would_be_sent(proxy: Proxy) -> None:
     assert {name.lower() for name in shown["headers"]} >= {"authorization", "x-team", "content-type"}
     assert KEY not in answer.body.decode()
     assert HEADER_KEY not in answer.body.decode()
+
+
+def test_what_a_model_is_not_sent_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """For each model; of each request only on DEBUG."""
+    blocks = [{"type": "text", "text": "Hi"}, {"type": "of_tomorrow", "data": "x"}]
+    body = user(messages=[{"role": "user", "content": blocks}])
+    names = ("blind-1", "blind-2")
+    with StubProvider() as stub, caplog.at_level(logging.DEBUG, "ccproxy"), ExitStack() as running:
+        models = [{"model_id": name, "api_base": stub.url} for name in names]
+        proxy = running.enter_context(running_proxy({}, models))
+        for name in (names[0], *names):
+            assert ask(proxy.url, "/v1/messages", {**body, "model": name}).status == 200
+    told = [record for record in caplog.records if "of_tomorrow" in record.getMessage()]
+    shown = [record.getMessage() for record in told if record.levelno >= logging.INFO]
+    assert shown == [f"{name} is not sent: content block 'of_tomorrow' (told once)" for name in names]
+    assert len(told) == len(shown) + 3
 
 
 @pytest.mark.parametrize("stream", [False, True])

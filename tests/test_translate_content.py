@@ -58,9 +58,17 @@ def test_a_block_of_the_user(block: Json, content: Any) -> None:
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
 def test_a_block_of_no_known_type_is_named(api: str) -> None:
-    """It is left out, which is told; where nothing else was said, the refusal tells it."""
+    """It is left out wherever it stands, which is told; where nothing else was said, the refusal tells it."""
     block = {"type": "of_tomorrow", "secret": "x"}
     assert translated(user(text("Hi"), block), model={"api": api}).dropped == ("content block 'of_tomorrow'",)
+    said = turn("assistant", text("Hm"), use(), block)
+    for messages in (
+        [*user("Hi"), said, *user(result())],
+        [*user("Hi"), turn("assistant", use()), *user(result(content=[text("r"), block]))],
+    ):
+        assert translated(messages, model={"api": api}).dropped == ("content block 'of_tomorrow'",)
+    of_system = translated(user(text("Hi")), model={"api": api}, system=[text("Be brief."), block])
+    assert of_system.dropped == ("content block 'of_tomorrow'",)
     with pytest.raises(InvalidRequest, match=r"non-empty \(left out: content block 'of_tomorrow'\)"):
         translated(user(block), model={"api": api})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import Callable, Iterator, List, Optional, Tuple, Union
 
 from ..accounting.pricing import reported_cost
@@ -31,11 +31,19 @@ from .context import Context
 
 log = logging.getLogger(__name__)
 
+_MOST_NAMED = 100
+
 
 def translate_for(request: MessagesRequest, model: Model, context: Context) -> Translated:
     """Return a request translated for one model; a model that cannot stream is asked for a completion."""
     limit = context.config.output_limit(model)
     return translate_request(request, model, output_limit=limit, stream=request.stream and model.can_stream)
+
+
+@lru_cache(maxsize=256)
+def _tell_once(model_id: str, what: str) -> None:
+    """Log what a model is not sent; what a conversation once had is left out again in each of its requests."""
+    log.info("%s is not sent: %s (told once)", model_id, what)
 
 
 def _check_window(model: Model, estimates: Estimates) -> None:
@@ -117,6 +125,8 @@ class Exchange:
         translated = translate_for(request, model, context)
         if translated.dropped:
             log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
+            for what in translated.dropped:
+                _tell_once(model.model_id, what[:_MOST_NAMED])
         response = _send(translated.request.to_dict(), model, context, count)
         reply = ReplyContext(
             message_id=message_id,

@@ -252,9 +252,13 @@ def system_text(blocks: Sequence[Block], target: Target, notes: Notes) -> str:
 
 def _system_parts(blocks: Sequence[Block], target: Target, notes: Notes) -> List[Json]:
     """Return the text parts. Claude Code's attribution line is none: it changes per request, and caches with it."""
-    texts = [replace(block, text=_without_attribution(block.text)) for block in blocks if isinstance(block, TextBlock)]
-    if len(texts) < len(blocks):
+    spoken = [block for block in blocks if isinstance(block, (TextBlock, OtherBlock))]
+    if len(spoken) < len(blocks):
         notes.drop("system blocks that are not text")
+    texts = [
+        replace(block, text=_without_attribution(block.text)) if isinstance(block, TextBlock) else block
+        for block in spoken
+    ]
     return parts_of(texts, target, notes)
 
 
