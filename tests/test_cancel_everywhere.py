@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Iterator, List, Tuple
 
 import pytest
@@ -111,6 +111,43 @@ def test_in_every_phase(phase: str, plan: Plan, stream: bool, is_reset: bool, ou
         back_at(baseline)
         assert len(provider.attempts) == 1
     assert len(outcomes) == 1
+    assert outcomes[0].endswith(" cancelled")
+
+
+@pytest.mark.parametrize("phase", ["name", "address", "tls"])
+def test_while_it_connects(phase: str, outcomes: List[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the name is looked up, while nobody takes the connection, and in the handshake of TLS."""
+    resolve, begun, gate = socket.getaddrinfo, threading.Event(), threading.Event()
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4 if phase == "address" else 0):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+
+        def resolver(host: Any, *arguments: Any, **options: Any) -> Any:
+            if host != "provider.invalid":
+                return resolve(host, *arguments, **options)
+            begun.set()
+            if phase == "name":
+                gate.wait()
+            return resolve("127.0.0.1", *arguments, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolver)
+        scheme, port = "https" if phase == "tls" else "http", listener.getsockname()[1]
+        proxy = stack.enter_context(proxy_for(f"{scheme}://provider.invalid:{port}/v1"))
+        baseline = levels()
+        client = start(proxy, stream=True)
+        assert begun.wait(30)
+        taken = listener.accept()[0] if phase == "tls" else socket.socket()
+        assert phase != "tls" or taken.recv(1)
+        left = time.monotonic()
+        leave(client)
+        eventually(lambda: outcomes, "the request is logged")
+        assert time.monotonic() - left < TOO_LONG
+        gate.set()
+        taken.close()
+        back_at(baseline)
     assert outcomes[0].endswith(" cancelled")
 
 

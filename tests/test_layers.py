@@ -65,6 +65,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.fallback",
         "provider.cancel",
         "provider.connections",
+        "provider.dial",
         "provider.reads",
         "provider.answer",
         "provider.kept",

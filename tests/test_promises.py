@@ -97,6 +97,7 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     ),
     "a client that leaves is noticed in every phase": (
         "cancel_everywhere in_every_phase",
+        "cancel_everywhere while_it_connects",
         "cancel_everywhere in_a_pause",
     ),
     "many that leave at any moment leave nothing behind": ("cancel_everywhere two_hundred_that_leave",),
@@ -204,6 +205,9 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     ),
     "a provider that does not connect, TLS with it, is not waited for": (
         "provider_client a_provider_that_does_not_connect",
+        "dial a_look_up_has_an_end",
+        "dial all_addresses_have_one_deadline",
+        "dial a_provider_whose_name_is_late",
     ),
     "one deadline for an exchange": ("early_bytes the_total_deadline",),
     "comments and blank lines are life": ("early_bytes comments_and_blank_lines_are_life",),
@@ -257,9 +261,11 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     ),
     # --- secrets and access -----------------------------------------------------------------------------------------
     "no secret leaves the process": ("canary no_secret_leaves_the_process", "canary a_start_that_fails_tells_none"),
-    "a key that an answer quotes is taken out, also where a read splits it": (
+    "a key that an answer quotes is taken out, also where a read or a delta splits it": (
         "quoted no_answer_has_a_key",
         "quoted every_cut",
+        "quoted no_answer_spells_a_key",
+        "quoted every_split_over_deltas",
     ),
     "no log line can be forged, nor be without end": (
         "log a_line_is_safe_to_show",

@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from ..http1 import Unchunker
 from .cancel import Cancel, current
+from .dial import dial
 
 # The head that nearly all answers have: 200, no field in doubt, one framing. http.client reads the others.
 _PLAIN_HEAD = re.compile(rb"HTTP/1\.1 200 ([\x20-\x7e]*)\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*)\r\n")
@@ -122,8 +123,10 @@ class _Attached:
     """A connection that tells the current request's ``Cancel`` which socket it uses, and takes it back."""
 
     sock: Optional[socket.socket]
+    timeout: Any
     cancel: Optional[Cancel] = None
     idle_since = 0.0
+    _raw: Optional[socket.socket] = None
     _head: Optional[bytes] = None
 
     def attach(self) -> None:
@@ -140,9 +143,31 @@ class _Attached:
             self.cancel = None
 
     def connect(self) -> None:
-        """Connect, and name the new socket."""
-        super().connect()  # type: ignore[misc]
-        self.attach()
+        """Connect, TLS with it, by one deadline, and name the new socket."""
+        try:
+            super().connect()  # type: ignore[misc]
+        finally:
+            self.attach()
+            if self._raw is not None:
+                self._raw.close()
+        if self.sock is not None:
+            self.sock.settimeout(self.timeout)
+
+    def _new_conn(self) -> socket.socket:
+        """Return a connected socket that has the rest of the time; a cancel can end it while TLS has taken it over."""
+        connection: Any = self
+        cancel, deadline = current(), time.monotonic() + self.timeout
+        try:
+            sock = dial(connection._dns_host, connection.port, deadline, connection.socket_options or (), cancel)
+        except socket.timeout as error:
+            raise urllib3.exceptions.ConnectTimeoutError(self, f"no connection within {self.timeout:g} s") from error
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(connection, str(error)) from error
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        if cancel is not None:
+            self._raw = sock.dup()
+            cancel.attach(self._raw)
+        return sock
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         """Begin a request; on a pooled connection with the socket it has."""
