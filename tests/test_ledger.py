@@ -112,14 +112,28 @@ def test_close_writes_what_is_there(opened: Open) -> None:
 
 
 def test_old_rows_are_removed_at_the_start(opened: Open) -> None:
-    """After the retention; younger ones stay."""
+    """After the retention, counted back from the newest of an earlier day; younger ones stay."""
     ledger = opened()
-    ledger.add(row(time=NOW - 401 * 86400, request_id="old"))
-    ledger.add(row(time=NOW - 399 * 86400, request_id="young"))
+    for days in (403, 401, 2):
+        ledger.add(row(time=NOW - days * 86400, request_id=f"{days} days"))
     ledger.close()
-    assert written(ledger.path) == ["old", "young"]
+    assert written(ledger.path) == ["403 days", "401 days", "2 days"]
     add(opened(), "new")
-    assert written(ledger.path) == ["young", "new"]
+    assert written(ledger.path) == ["401 days", "2 days", "new"]
+
+
+@pytest.mark.parametrize("jump", [14 * 365, -50 * 365])
+def test_a_clock_that_jumps_removes_nothing(opened: Open, monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
+    """Though requests are written meanwhile, several processes start, and others do when it is right again."""
+    add(opened(), "before")
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time", lambda: NOW + jump * 86400)
+        for name in ("first", "second"):
+            ledger = opened()
+            ledger.add(row(time=time.time(), request_id=name))
+            ledger.close()
+    add(opened(), "after")
+    assert {"before", "after"} <= set(written(ledger.path))
 
 
 def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:

@@ -110,6 +110,11 @@ UNKNOWN_COST = "cost IS NULL AND (outcome != 'failed' OR first_content IS NOT NU
 _COLUMNS = [field.name for field in fields(Row)]
 _INSERT = f"INSERT INTO requests ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 
+# Old by the newest row of yesterday or before, not by the clock: one that is wrong for some hours, as after a start of
+# a machine without one, would take the whole history with it.
+_DELETE_OLD = "DELETE FROM requests WHERE time < (SELECT MAX(time) FROM requests WHERE time < ?) - ?"
+_DAY = 86400
+
 
 class LedgerFile:
     """The database file, as its writer uses it."""
@@ -117,7 +122,7 @@ class LedgerFile:
     def __init__(self, path: Path, migrations: Sequence[Sequence[str]], keep_days: float, busy_timeout: float) -> None:
         self._path = path
         self._migrations = migrations
-        self._keep = keep_days * 86400
+        self._keep = keep_days * _DAY
         self._busy_timeout = busy_timeout
         self._database: Optional[sqlite3.Connection] = None
         self._inode = 0
@@ -197,7 +202,7 @@ class LedgerFile:
             for statement in (line for step in self._migrations[version:] for line in step):
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {len(self._migrations)}")
-            database.execute("DELETE FROM requests WHERE time < ?", [time.time() - self._keep])
+            database.execute(_DELETE_OLD, [time.time() - _DAY, self._keep])
 
     def _set_aside(self, error: Exception) -> None:
         """Move a damaged file away, unless another process did it meanwhile."""
