@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import List, Optional, Tuple
 
@@ -71,7 +71,9 @@ def _run(arguments: List[str]) -> int:
     if command is None:
         _overview().parse_args(arguments)
         return 0
+    gc.disable()  # what is imported stays: looking through it for garbage takes a start 10 ms
     module = import_module(f".commands.{command.name}", __package__)
+    gc.enable()
     parser = parser_of(command)
     own, passed = _split(arguments[1:]) if command.passes_on else (arguments[1:], [])
     options, more = parser.parse_known_args(own)
@@ -82,6 +84,8 @@ def _run(arguments: List[str]) -> int:
 
 
 def _unknown(name: str) -> str:
+    from difflib import get_close_matches
+
     near = get_close_matches(name, COMMANDS, n=1)
     advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
     return f"no command {name!r}; {advice}"

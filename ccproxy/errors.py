@@ -2,6 +2,7 @@
 
 CcproxyError
 ├── ConfigError                 the owner's files or settings; one line on stderr, exit code 2
+├── CrashLoop                   the workers end as soon as they are started; exit code 1
 ├── StreamCut                   a stream that failed after its first event; the connection is reset
 └── ApiError                    answered to the client
     ├── InvalidRequest          400
@@ -49,6 +50,10 @@ class CcproxyError(Exception):
 
 class ConfigError(CcproxyError):
     """A setting or file the owner can mend; the message names file, line and key."""
+
+
+class CrashLoop(CcproxyError):
+    """The workers end as soon as they are started."""
 
 
 class StreamCut(CcproxyError):

@@ -323,10 +323,3 @@ class Handler(BaseRequestHandler):
             self.connection.shutdown(socket.SHUT_WR)
             while time.monotonic() < deadline and self.connection.recv(65536):
                 pass
-
-
-def raise_descriptor_limit() -> None:
-    """Let the process open as many descriptors as its hard limit allows; many systems begin with 256 or 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS has a lower limit of its own
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

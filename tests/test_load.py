@@ -11,7 +11,7 @@ from typing import List
 
 import pytest
 
-from ccproxy.server import raise_descriptor_limit
+from ccproxy.processes.listener import raise_descriptor_limit
 from crowd import Levels, PacedProvider, connect, health_times, is_whole, stream
 from processes import configuration, running, serve_command
 

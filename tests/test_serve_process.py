@@ -242,6 +242,42 @@ def test_it_starts_without_a_network(tmp_path: Path) -> None:
         eventually(lambda: any("asked for api.openai.com" in line for line in process.lines), "the hook works")
 
 
+EARLY_CLIENT = """
+import os, socket, sys, threading
+
+def listener():
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        try:
+            found = socket.socket(fileno=os.dup(descriptor))
+            if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return found
+        except OSError:
+            continue  # no socket
+
+def tell(client):
+    sys.stderr.write("the early client got %s\\n" % client.recv(15).decode())
+
+class Early:
+    def find_spec(self, name, path=None, target=None):
+        if name == "requests":
+            sys.meta_path.remove(self)
+            client = socket.create_connection(listener().getsockname())
+            client.sendall(b"GET /health HTTP/1.1\\r\\nhost: localhost\\r\\n\\r\\n")
+            threading.Thread(target=tell, args=[client], daemon=True).start()
+
+sys.meta_path.insert(0, Early())
+from ccproxy.cli import main
+main(["serve", "--port", "0"])
+"""
+
+
+def test_who_connects_while_it_starts_is_answered(tmp_path: Path) -> None:
+    """It listens before it imports most of what it needs: clients wait for that, and are not refused."""
+    with running([sys.executable, "-c", EARLY_CLIENT], tmp_path, {}) as process:
+        process.address()
+        eventually(lambda: any("the early client got HTTP/1.1 200 OK" in line for line in process.lines), "an answer")
+
+
 def test_the_address_is_the_first_thing_said(tmp_path: Path, variables: Dict[str, str]) -> None:
     """A script that starts the server reads the port from the first line, and it answers from then on."""
     with running(serve_command("--port", "0"), tmp_path, variables) as process:

@@ -8,10 +8,8 @@ import threading
 
 from ..config.reload import ConfigStore
 from ..log import tell_dead_thread
-from ..processes.code_watch import serve_reloading
 from ..processes.lifecycle import Life
-from ..processes.workers import INHERITED, serve_inherited
-from ..server import raise_descriptor_limit
+from ..processes.listener import INHERITED, raise_descriptor_limit
 from .options import add_configuration, load
 
 EXAMPLES = (
@@ -35,11 +33,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; running requests are given time to end."""
     if options.reload:
+        from ..processes.code_watch import serve_reloading
+
         return serve_reloading([argument for argument in options.arguments if argument != "--reload"])
     raise_descriptor_limit()
     threading.excepthook = tell_dead_thread
     store = ConfigStore(lambda seen: load(options, seen))
     inherited = os.environ.pop(INHERITED, "")
     if inherited:
+        from ..processes.workers import serve_inherited
+
         return serve_inherited(store, inherited)
     return Life(store, options.arguments, options.parent).run()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+from contextlib import suppress
 from typing import MutableMapping, Optional
 
 from ..errors import ConfigError
+
+INHERITED = "CCPROXY_WORKER"
+"""The variable that makes ``serve`` a worker: the descriptors of listener and channel."""
 
 _FIRST_INHERITED = 3
 _BACKLOG = 1024  # a burst of clients must not be refused while threads start
@@ -65,3 +70,10 @@ def inherited(environment: MutableMapping[str, str]) -> Optional[socket.socket]:
     listener.set_inheritable(False)
     listener.setblocking(False)
     return listener
+
+
+def raise_descriptor_limit() -> None:
+    """Let the process open as many descriptors as its hard limit allows; many systems begin with 256 or 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a lower limit of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

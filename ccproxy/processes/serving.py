@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What ends a server, or tells it something."""
-TICK = 0.2
-"""Seconds between two looks of a main thread at what there is to do."""
+_TICK = 0.2
+"""Seconds between two looks of a worker at what there is to do."""
 _STUCK_AFTER = 5.0
 
 
@@ -110,7 +110,7 @@ def work(store: ConfigStore, listener: socket.socket, counter: Counter, channel:
         if here.is_alive:
             with suppress(BlockingIOError):
                 channel.send(b".")
-        if select.select([channel], [], [], TICK)[0]:
+        if select.select([channel], [], [], _TICK)[0]:
             received = channel.recv(4096)
             if not received:
                 break

@@ -27,15 +27,13 @@ from typing import Callable, ClassVar, Deque, Dict, Optional, Sequence, Set
 from .. import __name__ as PACKAGE
 from ..config.reload import ConfigStore
 from ..counting.counter import Counter
-from ..errors import CcproxyError
+from ..errors import CrashLoop
 from ..log import configure
 from .background import environment
+from .listener import INHERITED
 from .serving import SIGNALS, work
 
 log = logging.getLogger(__name__)
-
-INHERITED = "CCPROXY_WORKER"
-"""The variable that makes ``serve`` a worker: the descriptors of listener and channel."""
 
 SILENCE = 30.0
 """Seconds after which a worker that gives no sign of life is killed."""
@@ -46,10 +44,6 @@ CRASHES = 3
 CRASH_PERIOD = 30.0
 _KILL_AFTER = 15.0
 _POLL = 0.02
-
-
-class CrashLoop(CcproxyError):
-    """The workers end as soon as they are started."""
 
 
 @dataclass

@@ -16,6 +16,7 @@ from ..errors import ProviderError
 MAX_MESSAGE = 2000
 MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
 NO_RETRY = {"x-should-retry": "false"}
+_ANY_CASE = re.IGNORECASE | re.DOTALL
 
 
 @dataclass(frozen=True)
@@ -58,42 +59,39 @@ _STATUSES: Dict[int, int] = {
 _FINAL = frozenset({400, 401, 402, 403, 404, 413})
 
 # Context overflow: the prompt (P), the output asked for (C) and the limit (L), as far as a text has them. The first
-# match wins, so the wordings with more numbers come first.
-_OVERFLOWS = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages, (?P<C>\d+) in the completion",
-        r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) of text input.*?(?P<C>\d+) in the output",
-        r"maximum context length of (?P<L>\d+) tokens.*?(?P<P>\d+) tokens from the input messages and (?P<C>\d+)",
-        r"maximum context length is (?P<L>\d+) tokens and your request has (?P<P>\d+) input tokens \((?P<C>\d+) >",
-        r"maximum context length is (?P<L>\d+) tokens.*?(?P<C>\d+) output tokens and your prompt contains (?P<P>\d+)",
-        r"maximum context length is (?P<L>\d+) tokens and your request has (?P<P>\d+) input tokens",
-        r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages",
-        r"maximum context length is (?P<L>\d+) tokens.*?resulted in (?P<P>\d+) tokens",
-        r"maximum context length is (?P<L>\d+) tokens.*?requested (?:about )?(?P<P>\d+) tokens",
-        r"input \((?P<P>\d+) tokens\) is longer than the model's context length \((?P<L>\d+)",
-        r"length (?P<P>\d+)\) is longer than the maximum model length of (?P<L>\d+)",
-        r"request \((?P<P>\d+) tokens\) exceeds the available context size \((?P<L>\d+)",
-        r"n_prompt_tokens\W+(?P<P>\d+)\W+n_ctx\W+(?P<L>\d+)",
-        r"n_ctx\W+(?P<L>\d+)\W+n_prompt_tokens\W+(?P<P>\d+)",
-        r"max_new_tokens. must be <= (?P<L>\d+)\. Given: (?P<P>\d+) .inputs. tokens and (?P<C>\d+)",
-        r"input token count \(?(?P<P>\d+)\)? exceeds the maximum number of tokens allowed \(?(?P<L>\d+)",
-        r"current length is (?P<P>\d+) while limit is (?P<L>\d+)",
-        r"prompt contains (?P<P>\d+) tokens.*?(?P<L>\d+) maximum context length",
-        r"token limit: (?P<L>\d+)(?: \(requested: (?P<P>\d+))?",
-        r"maximum prompt length is (?P<L>\d+)(?:.*?contains (?P<P>\d+) tokens)?",
-        r"prompt token count of (?P<P>\d+) exceeds the limit of (?P<L>\d+)",
-        r"n_keep: (?P<P>\d+) ?>= ?n_ctx: (?P<L>\d+)",
-        r"prompt is too long: (?P<P>\d+) tokens > (?P<L>\d+)",
-        r"range of input length should be \[1, ?(?P<L>\d+)\]",
-        r"exceed the configured limit of (?P<L>\d+)",
-        r"maximum context length (?:is|of) (?P<L>\d+)",
-        r"exceed_context_size_error|context_length_exceeded|too_many_prompt_tokens|larger than the max context size",
-        r"exceeds the context window|context window exceeds|exceeded max context length",
-        r"input is too long for requested model|prompt exceeds max length|total length of all messages is too long",
-    )
+# match wins, so the wordings with more numbers come first. Compiled with the first failure: a start needs none of them.
+_OVERFLOWS = (
+    r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages, (?P<C>\d+) in the completion",
+    r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) of text input.*?(?P<C>\d+) in the output",
+    r"maximum context length of (?P<L>\d+) tokens.*?(?P<P>\d+) tokens from the input messages and (?P<C>\d+)",
+    r"maximum context length is (?P<L>\d+) tokens and your request has (?P<P>\d+) input tokens \((?P<C>\d+) >",
+    r"maximum context length is (?P<L>\d+) tokens.*?(?P<C>\d+) output tokens and your prompt contains (?P<P>\d+)",
+    r"maximum context length is (?P<L>\d+) tokens and your request has (?P<P>\d+) input tokens",
+    r"maximum context length is (?P<L>\d+) tokens.*?\((?P<P>\d+) in the messages",
+    r"maximum context length is (?P<L>\d+) tokens.*?resulted in (?P<P>\d+) tokens",
+    r"maximum context length is (?P<L>\d+) tokens.*?requested (?:about )?(?P<P>\d+) tokens",
+    r"input \((?P<P>\d+) tokens\) is longer than the model's context length \((?P<L>\d+)",
+    r"length (?P<P>\d+)\) is longer than the maximum model length of (?P<L>\d+)",
+    r"request \((?P<P>\d+) tokens\) exceeds the available context size \((?P<L>\d+)",
+    r"n_prompt_tokens\W+(?P<P>\d+)\W+n_ctx\W+(?P<L>\d+)",
+    r"n_ctx\W+(?P<L>\d+)\W+n_prompt_tokens\W+(?P<P>\d+)",
+    r"max_new_tokens. must be <= (?P<L>\d+)\. Given: (?P<P>\d+) .inputs. tokens and (?P<C>\d+)",
+    r"input token count \(?(?P<P>\d+)\)? exceeds the maximum number of tokens allowed \(?(?P<L>\d+)",
+    r"current length is (?P<P>\d+) while limit is (?P<L>\d+)",
+    r"prompt contains (?P<P>\d+) tokens.*?(?P<L>\d+) maximum context length",
+    r"token limit: (?P<L>\d+)(?: \(requested: (?P<P>\d+))?",
+    r"maximum prompt length is (?P<L>\d+)(?:.*?contains (?P<P>\d+) tokens)?",
+    r"prompt token count of (?P<P>\d+) exceeds the limit of (?P<L>\d+)",
+    r"n_keep: (?P<P>\d+) ?>= ?n_ctx: (?P<L>\d+)",
+    r"prompt is too long: (?P<P>\d+) tokens > (?P<L>\d+)",
+    r"range of input length should be \[1, ?(?P<L>\d+)\]",
+    r"exceed the configured limit of (?P<L>\d+)",
+    r"maximum context length (?:is|of) (?P<L>\d+)",
+    r"exceed_context_size_error|context_length_exceeded|too_many_prompt_tokens|larger than the max context size",
+    r"exceeds the context window|context window exceeds|exceeded max context length",
+    r"input is too long for requested model|prompt exceeds max length|total length of all messages is too long",
 )
-_OUTPUT_LIMIT = re.compile(r"could not finish the message because max_tokens or model output limit", re.IGNORECASE)
+_OUTPUT_LIMIT = "could not finish the message because max_tokens or model output limit"
 # Keys that providers echo: "Incorrect API key provided: sk-...".
 _KEYS = re.compile(
     r"\b(?:sk|pk|rk|gsk|csk|xai|nvapi|hf)[-_][A-Za-z0-9*][A-Za-z0-9_*.-]{7,}"
@@ -118,11 +116,11 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
     overflow = _overflow(text, target)
     if overflow is not None:
         return overflow
-    if _OUTPUT_LIMIT.search(text):
+    if _OUTPUT_LIMIT in text.lower():
         error = ProviderError(mask(detail, target.secrets), status=400, is_transient=False)
         error.is_output_limit = True
         return error
-    rule = next((rule for rule in _RULES if re.search(rule.pattern, text, re.IGNORECASE | re.DOTALL)), None)
+    rule = next((rule for rule in _RULES if re.search(rule.pattern, text, _ANY_CASE)), None)
     if status == 401 or (rule and rule.status == 401):
         answer, is_final = 401, True
         detail = f"the provider refused the key configured in ccproxy: {detail}"
@@ -205,7 +203,7 @@ def _overflow(text: str, target: Target) -> Optional[ProviderError]:
     """
     if "string_above_max_length" in text or "string too long" in text.lower():
         return None
-    match = next(filter(None, (pattern.search(text) for pattern in _OVERFLOWS)), None)
+    match = next(filter(None, (re.search(pattern, text, _ANY_CASE) for pattern in _OVERFLOWS)), None)
     if match is None:
         return None
     found = {name: int(value) for name, value in match.groupdict().items() if value}
@@ -245,7 +243,7 @@ def _message_and_text(body: bytes) -> Tuple[str, str]:
 
 def _plain_text(text: str) -> str:
     if text.lstrip().startswith("<"):
-        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        title = re.search(r"<title>(.*?)</title>", text, _ANY_CASE)
         return f"an HTML page: {title.group(1).strip()[:200]}" if title else "an HTML page"
     return text[:MAX_MESSAGE] or "an empty body"
 
