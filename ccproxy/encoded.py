@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring as quote
 from typing import Any, Dict, Mapping, Optional
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -27,7 +28,7 @@ class Encoded(Dict[str, Any]):
 
 def encode(body: Mapping[str, Any]) -> bytes:
     """Return a request body as it is sent to providers, in UTF-8; lone halves of characters become ``?``."""
-    members = [_bytes(name) + b":" + _member(value) for name, value in body.items()]
+    members = [quote(name).encode("utf-8", "replace") + b":" + _member(value) for name, value in body.items()]
     return b"{" + b",".join(members) + b"}"
 
 

@@ -284,18 +284,23 @@ class Handler(BaseRequestHandler):
         return True
 
     def _send_stream(self, status: int, headers: Dict[str, str], body: Stream, line: ClientLine) -> bool:
-        """Write each part as it comes; the head goes with the first one."""
+        """Write each part as it comes; the head goes with the first one, the end with what is known to be the last."""
         try:
             for part in body:
                 if not part:
                     continue
+                data = line.chunk(part)
+                if body.is_ending:
+                    line.finish()
+                    data += line.chunk(b"")
                 if line.has_head:
-                    line.write(line.chunk(part))
+                    line.write(data)
                 else:
-                    line.write_head(line.head(status, headers) + line.chunk(part))
+                    line.write_head(line.head(status, headers) + data)
                 self.server.streams.carry(body, line)
-            line.finish()
-            line.write((b"" if line.has_head else line.head(status, headers)) + line.chunk(b""))
+            if not body.is_ending:
+                line.finish()
+                line.write((b"" if line.has_head else line.head(status, headers)) + line.chunk(b""))
         except StreamCut:
             line.finish()
             self._reset()

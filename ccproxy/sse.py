@@ -33,7 +33,10 @@ _DELTA = 'event: content_block_delta\ndata: {"type":"content_block_delta","index
 
 
 def _frame(name: str, body: Dict[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps({'type': name, **body}, separators=(',', ':'))}\n\n"
+    return f"event: {name}\ndata: {_compact({'type': name, **body})}\n\n"
+
+
+_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time, 3 us
 
 
 def _message_start(event: MessageStart) -> str:

@@ -69,6 +69,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.reads",
         "provider.answer",
         "provider.kept",
+        "provider.faults",
         "provider.cooldown",  # remembers under a lock
         "provider.keys",  # remembers under a lock
         "last_routes",  # remembers under a lock

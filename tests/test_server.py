@@ -9,13 +9,14 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 
+from ccproxy.outgoing import ClientLine
 from ccproxy.server import Server
 from ccproxy.stub import Cut, Failure, StubProvider, Text
 from grammar import check_grammar, error_of, parse_sse
 from processes import PATIENCE, eventually
 from raw_http import RawConnection, is_refused, request
 from replay import Answer, ReplayProvider, read_head
-from support import Proxy, proxy_with, running_proxy, user
+from support import Proxy, ask, proxy_with, running_proxy, user
 
 WORDS = ("one ", "two ", "three ")
 
@@ -71,6 +72,24 @@ def rest_of(client: RawConnection) -> Tuple[bytes, bool]:
     """Read the rest of a chunked body; True when it came to its proper end."""
     body = b"".join(iter(client.chunk, b""))
     return body, client._ended_well
+
+
+def test_a_stream_that_came_whole_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head, its events and its end go out together: a write is a system call, and wakes the client."""
+    writes: List[bytes] = []
+    send = ClientLine._send
+
+    def noted(line: ClientLine, data: bytes) -> None:
+        writes.append(data)
+        send(line, data)
+
+    monkeypatch.setattr(ClientLine, "_send", noted)
+    with proxy_with(can_stream=False) as (proxy, _):
+        answer = ask(proxy.url, "/v1/messages", user(stream=True))
+    check_grammar(parse_sse(answer.body))
+    assert len(writes) == 1
+    assert writes[0].startswith(b"HTTP/1.1 200 ")
+    assert writes[0].endswith(b"\r\n0\r\n\r\n")
 
 
 # --- streams ----------------------------------------------------------------------------------------------------

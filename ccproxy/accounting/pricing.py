@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Mapping, Optional
 
 from ..config.schema import Config, Model
@@ -16,6 +17,7 @@ from ..message import Usage
 from .prices import ALIASES_PRICED_AS, CLAUDE_PRICES, ClaudePrice
 
 _MILLION = Decimal(1_000_000)
+_LONGEST_NAME = 100  # no Claude model's is half as long
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _amount(value: Any) -> Optional[Decimal]:
 def claude_cost(requested: str, usage: Usage, table: Mapping[str, ClaudePrice] = CLAUDE_PRICES) -> Optional[Decimal]:
     """Return what the same tokens would have cost at the list price of the Claude model that was asked for."""
     rule, colon, _ = requested.partition(":")
-    row = table.get(ALIASES_PRICED_AS.get(rule + colon) or _plain(requested))
+    row = table.get(ALIASES_PRICED_AS.get(rule + colon) or _plain(requested[:_LONGEST_NAME]))
     if row is None:
         return None
     prices = Prices(row.input, row.output, row.cache_read, row.cache_write)
@@ -98,6 +100,7 @@ def claude_cost(requested: str, usage: Usage, table: Mapping[str, ClaudePrice] =
     return None if cost is None else cost / _MILLION
 
 
+@lru_cache(maxsize=64)
 def _plain(name: str) -> str:
     """Return a model name without date, ``-latest``, ``-0`` and Claude Code's ``[1m]``."""
     return re.sub(r"(-0)?(-\d{8}|-latest)?(\[1m\])?$", "", name)

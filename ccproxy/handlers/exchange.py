@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
 from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Callable, Iterator, List, Optional, Tuple, Union
@@ -147,10 +146,11 @@ class Exchange:
         )
         secrets = tuple(context.config.secrets)
         exchange = cls(response, StreamTranslator(reply), context.running.cancel, secrets, model.dialect.name)
-        with ExitStack() as on_failure:
-            on_failure.callback(exchange.close)
+        try:
             exchange._wait_for_content()
-            on_failure.pop_all()
+        except BaseException:
+            exchange.close()
+            raise
         return exchange
 
     def _wait_for_content(self) -> None:
@@ -175,24 +175,26 @@ class Exchange:
         return self._response.source if isinstance(self._response, ProviderResponse) else None
 
     def _translate(self) -> Iterator[List[Event]]:
+        """Yield the events of each read; those of the end come with the content before them, for one write."""
+        events: List[Event] = []
         try:
             for chunks in self._response.chunks():
-                events: List[Event] = []
-                try:
-                    for chunk in chunks:
-                        events += self.translator.feed(chunk)
-                except ApiError:
-                    yield self._quoted.feed(events)  # what came before the failure is the client's
-                    raise
-                yield self._quoted.feed(events)
-                if self.translator.is_stopped:
+                for chunk in chunks:
+                    events += self.translator.feed(chunk)
+                if self._response.is_done or self.translator.is_stopped:
                     break
-        except ProviderError as error:
-            self._cancel.check()  # a connection that we ended ourselves is no fault of the provider
-            error.message = mask(error.message, self._secrets)
+                yield self._quoted.feed(events)
+                events = []
+            self._cancel.check()  # a body without framing ends quietly when we end its connection
+            events += self.translator.finish(is_done=self._response.is_done)
+        except ApiError as error:
+            if events:
+                yield self._quoted.feed(events)  # what came before the failure is the client's
+            if isinstance(error, ProviderError):
+                self._cancel.check()  # a connection that we ended ourselves is no fault of the provider
+                error.message = mask(error.message, self._secrets)
             raise
-        self._cancel.check()  # a body without framing ends quietly when we end its connection
-        yield self._quoted.feed(self.translator.finish(is_done=self._response.is_done))
+        yield self._quoted.feed(events)
 
     def fail(self, error: ApiError, request_id: str) -> List[Event]:
         """Return the events that end a stream whose provider failed."""

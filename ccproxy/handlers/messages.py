@@ -18,7 +18,7 @@ from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
 from ..routing import BUDGET, MODEL_HEADER, Decision, decide
 from ..sse import encode
-from ..web import ASIDE, EVENT_STREAM, PRIVATE, Early, Request, Response
+from ..web import ASIDE, EVENT_STREAM, LAST, PRIVATE, Early, Request, Response
 from .context import Context, parse_body
 from .exchange import Exchange
 from .passthrough import Relay
@@ -212,6 +212,7 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
                 yield ASIDE
                 _take_totals(exchange, record)
                 record.end()
+                yield LAST
             yield encode(events)
         return
     except ApiError as error:
