@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple
 
 from .pricing import plain
 
@@ -249,12 +249,7 @@ def _is_sound(path: Path, busy_timeout: float) -> bool:
 
 
 @contextmanager
-def _transaction(database: Any) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    with database:  # commits, or rolls back what is open
+        database.execute("BEGIN IMMEDIATE")
         yield
-    except BaseException:
-        with suppress(Exception):  # a failed write may have ended it already
-            database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")

@@ -48,7 +48,7 @@ _STATUSES: Dict[int, int] = {
     409: 409,
     413: 413,
     429: 429,
-    498: 529,
+    498: 529,  # Groq's flex tier is full; Groq asks for retries with jitter
     500: 500,
     502: 529,
     503: 529,
