@@ -220,6 +220,19 @@ def test_others_are_read_once_in_a_while(tmp_path: Path, monkeypatch: pytest.Mon
     eventually(lambda: found.correction(MODEL).samples == 1, "the other's answer is read")
 
 
+def test_the_first_request_waits_for_the_newest_answers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long ledger; the others are read by a thread beside the next request."""
+    monkeypatch.setattr(learned, "_READ_FIRST", 3)
+    ledger = Ledger(tmp_path, keep_days=10**6)
+    for number in range(5):
+        ledger.add(answered(100, 165, time=1e9 + number))
+    assert ledger.flush(10)
+    ledger.close()
+    found = Learned(ledger.path)
+    assert found.correction(MODEL).samples == 3
+    eventually(lambda: found.correction(MODEL).samples == 5, "the older answers are read")
+
+
 def test_a_file_that_cannot_be_read_teaches_nothing(tmp_path: Path) -> None:
     """And fails nothing."""
     path = tmp_path / "usage.db"

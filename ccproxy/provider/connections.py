@@ -210,7 +210,15 @@ class _HTTPSConnection(_Attached, urllib3.connection.HTTPSConnection):
 
 
 class _Detaching:
-    """A pool whose connections belong to no request while they are idle."""
+    """A pool whose connections belong to no request while they are idle.
+
+    urllib3 fills a pool of a thousand places with as many empty ones, 4 ms of the first request to an address. It works
+    the same without them: where nothing is left, it makes a connection.
+    """
+
+    def __init__(self, *args: Any, maxsize: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, maxsize=1, **kwargs)  # type: ignore[call-arg]
+        self.pool.maxsize = maxsize  # type: ignore[attr-defined]
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
