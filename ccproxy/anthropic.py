@@ -7,17 +7,18 @@ in ``raw`` and never refused: clients add beta fields monthly.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 from .errors import InvalidRequest
+from .frozen import frozen
 from .remembered import once
 
 Json = Dict[str, Any]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@frozen
 class TextBlock:
     """Visible text."""
 
@@ -25,14 +26,14 @@ class TextBlock:
     cache_control: Optional[Json] = None
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageBlock:
     """An image; ``source`` is Anthropic's base64, url or file object."""
 
     source: Json
 
 
-@dataclass(frozen=True)
+@frozen
 class DocumentBlock:
     """A PDF or text document; ``source`` is Anthropic's base64, url, text, content or file object."""
 
@@ -42,7 +43,7 @@ class DocumentBlock:
     has_citations: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class ThinkingBlock:
     """Thinking of an earlier turn, with the signature it was given."""
 
@@ -50,7 +51,7 @@ class ThinkingBlock:
     signature: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ToolUseBlock:
     """A call the model made."""
 
@@ -59,7 +60,7 @@ class ToolUseBlock:
     input: Json
 
 
-@dataclass(frozen=True)
+@frozen
 class ToolResultBlock:
     """What a call gave."""
 
@@ -68,7 +69,7 @@ class ToolResultBlock:
     is_error: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class OtherBlock:
     """Any other block, kept as it came: server tool blocks, search results, betas."""
 
@@ -79,7 +80,7 @@ class OtherBlock:
 Block = Union[TextBlock, ImageBlock, DocumentBlock, ThinkingBlock, ToolUseBlock, ToolResultBlock, OtherBlock]
 
 
-@dataclass(frozen=True)
+@frozen
 class Message:
     """One turn; ``role`` is user, assistant or system."""
 
@@ -90,7 +91,7 @@ class Message:
     """What was made of it, for the next turn of the conversation, which brings it again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Tool:
     """A tool of the client (``input_schema``) or one Anthropic defines (``type``)."""
 
@@ -103,7 +104,7 @@ class Tool:
     """What was made of it, for the next request that brings it again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ToolChoice:
     """``type`` is auto, any, tool or none."""
 
@@ -112,7 +113,7 @@ class ToolChoice:
     disable_parallel_tool_use: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class MessagesRequest:
     """The body of ``POST /v1/messages``. ``max_tokens`` is None only for count_tokens."""
 

@@ -20,6 +20,7 @@ from .accounting.pricing import cost_of, prices_of
 from .app import App
 from .config.providers import DEMO_BASE
 from .config.schema import Config, Model
+from .frozen import frozen
 from .handlers.passthrough import read_usage
 from .in_process import ask
 from .message import Usage
@@ -42,7 +43,7 @@ _TOOL = {
 _QUESTION = "What is the temperature in Paris? Ask the tool get_temperature."
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """What one probe found; ``words`` are a short fact or the failure."""
 
@@ -63,7 +64,7 @@ class Examination:
     cost: Optional[Decimal] = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """One answer of the proxy: the message, or why there is none."""
 

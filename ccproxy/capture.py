@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
 from .errors import ApiError, ConfigError
+from .frozen import frozen
 from .message import Event
 from .openai import Chunk, ChunkReader, Json, dump
 from .responses import ResponsesReader
@@ -26,7 +26,7 @@ MESSAGES, CHAT, RESPONSES = "messages", "chat completions", "responses"
 _PATHS = {MESSAGES: r"/messages$", CHAT: r"/chat/completions$", RESPONSES: r"/responses$"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Capture:
     """One exchange: what was asked, in which API, and what was answered."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
+
+from .frozen import frozen
 
 Json = Dict[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Search:
     """A web search that the provider ran; ``found`` are addresses and titles, as far as it tells them."""
 
@@ -17,7 +18,7 @@ class Search:
     has_failed: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Citation:
     """Where a run of the text comes from."""
 

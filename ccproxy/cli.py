@@ -6,15 +6,15 @@ import argparse
 import gc
 import os
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from typing import List, Optional, Tuple
 
 from . import __version__
 from .errors import CcproxyError
+from .frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """One row: a command is the module of its name in ``commands``, imported when it is asked for."""
 

@@ -7,7 +7,6 @@ be smuggled past a proxy in front.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from typing import Dict, List, Mapping, Optional
 from urllib.parse import urlsplit
 
 from .errors import ApiError, InvalidRequest
+from .frozen import frozen
 
 MAX_LINE = 8192
 MAX_HEAD = 32768
@@ -28,7 +28,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r\n")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.~-]*)(:[0-9]{1,5})?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Head:
     """A request's line and header fields; names are in lower case."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, Mapping, Optional
 
 from .app import App
 from .errors import StreamCut
+from .frozen import frozen
 from .openai import Json, dump
 from .web import Request, Stream
 
 
-@dataclass(frozen=True)
+@frozen
 class Answered:
     """One answer, read whole; ``cut`` says why it was cut, if it was."""
 

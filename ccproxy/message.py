@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Union
 
 from . import partial_json
+from .frozen import frozen
 
 Json = Dict[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Usage:
     """Token counts as Anthropic defines them: ``input_tokens`` excludes cache reads and cache writes."""
 
@@ -35,7 +35,7 @@ class Usage:
         }
 
 
-@dataclass(frozen=True)
+@frozen
 class MessageStart:
     """Opens a stream. ``usage`` is an estimate; the counts of ``MessageDelta`` replace it."""
 
@@ -44,7 +44,7 @@ class MessageStart:
     usage: Usage
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockStart:
     """Opens content block ``index``; ``block`` is the empty content block object."""
 
@@ -52,7 +52,7 @@ class BlockStart:
     block: Json
 
 
-@dataclass(frozen=True)
+@frozen
 class TextDelta:
     """More visible text of block ``index``."""
 
@@ -60,7 +60,7 @@ class TextDelta:
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ThinkingDelta:
     """More thinking text of block ``index``."""
 
@@ -68,7 +68,7 @@ class ThinkingDelta:
     thinking: str
 
 
-@dataclass(frozen=True)
+@frozen
 class SignatureDelta:
     """The whole signature of thinking block ``index``; SDKs replace, they do not append."""
 
@@ -76,7 +76,7 @@ class SignatureDelta:
     signature: str
 
 
-@dataclass(frozen=True)
+@frozen
 class InputJsonDelta:
     """More JSON text of the input of tool block ``index``."""
 
@@ -84,7 +84,7 @@ class InputJsonDelta:
     partial_json: str
 
 
-@dataclass(frozen=True)
+@frozen
 class CitationsDelta:
     """One more citation for the text of block ``index``."""
 
@@ -92,14 +92,14 @@ class CitationsDelta:
     citation: Json
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockStop:
     """Closes content block ``index``."""
 
     index: int
 
 
-@dataclass(frozen=True)
+@frozen
 class MessageDelta:
     """Why the message ended, and its final token counts."""
 
@@ -109,17 +109,17 @@ class MessageDelta:
     stop_details: Optional[Json] = None
 
 
-@dataclass(frozen=True)
+@frozen
 class MessageStop:
     """The regular end of a stream."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Ping:
     """A sign of life."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ErrorEvent:
     """The irregular end of a stream; ``body`` is the Anthropic error object."""
 

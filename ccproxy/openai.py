@@ -10,18 +10,19 @@ an answer.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from .citations import Citation, Search, read_citations
 from .encoded import Encoded
+from .frozen import frozen
 
 Json = Dict[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class ToolCall:
     """One function call of an assistant message; ``arguments`` is JSON text."""
 
@@ -36,7 +37,7 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": function, **self.extra}
 
 
-@dataclass(frozen=True)
+@frozen
 class ChatMessage:
     """One message of a request. ``content`` is text, a list of parts, or None for null; ``extra`` dialect fields."""
 
@@ -60,7 +61,7 @@ class ChatMessage:
         return Encoded(body)
 
 
-@dataclass(frozen=True)
+@frozen
 class ChatRequest:
     """A request body. ``options`` holds every further field under the name the provider knows."""
 
@@ -91,7 +92,7 @@ class Piece(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ToolCallDelta:
     """One entry of ``tool_calls``. ``index`` is None where the provider sends none; ``arguments`` always text."""
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from .citations import Citation, Search, read_citations
+from .frozen import frozen
 from .openai import Chunk, Json, Piece, ToolCallDelta
 
 
-@dataclass(frozen=True)
+@frozen
 class ResponsesRequest:
     """A request body. ``items`` are the conversation; ``options`` every further field under its name."""
 
@@ -62,7 +63,7 @@ class _Item:
     """Which copy of the reasoning is passed on: that of its first words."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Words:
     """Some text of an item; ``source`` and ``part`` tell apart copies and parts of the reasoning."""
 

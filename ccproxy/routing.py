@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Callable, List, Optional, Tuple
 
 from .accounting.budget import Budget
 from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
 from .config.schema import EFFORTS, Config, Model, demo_model, references
 from .errors import NotFound
+from .frozen import frozen
 from .translate.effort import thinking_intent
 from .translate.search_request import can_search, is_search
 
@@ -20,7 +21,7 @@ STAYS_ABOVE = 0.9
 """The share of the limit down to which a conversation that was above it stays: its cache is where it was."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Decision:
     """A route: the models in order, the rule that chose them, and the reason in words."""
 

@@ -17,21 +17,23 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+
+from .frozen import frozen
 
 Json = Dict[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Text:
     """Visible text, streamed word by word."""
 
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Reasoning:
     """Reasoning, streamed word by word in the field named ``field``."""
 
@@ -39,7 +41,7 @@ class Reasoning:
     field: str = "reasoning_content"
 
 
-@dataclass(frozen=True)
+@frozen
 class ToolCall:
     """One tool call; calls that follow each other are parallel. ``arguments``: an object, or text sent as it is."""
 
@@ -48,14 +50,14 @@ class ToolCall:
     id: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Delay:
     """Silence, in seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Failure:
     """First step: an HTTP error. Later: an error object inside the stream."""
 
@@ -64,12 +66,12 @@ class Failure:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class Cut:
     """The connection ends here, in the middle of the body."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Finish:
     """How the reply ends: its ``finish_reason`` and token counts. None: derived from the other steps."""
 
@@ -79,7 +81,7 @@ class Finish:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class RawChunk:
     """A chunk of the stream exactly as given (streams only)."""
 
@@ -90,7 +92,7 @@ Step = Union[Text, Reasoning, ToolCall, Delay, Failure, Cut, Finish, RawChunk]
 Script = Callable[[Json], Sequence[Step]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Received:
     """One request as the provider saw it; header names in lower case."""
 

@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Protocol, Tuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from .frozen import frozen
+
 # Answers are one client's business, and what they say they are: no cache keeps them, no browser guesses.
 PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 EVENT_STREAM = {
@@ -19,7 +21,7 @@ EVENT_STREAM = {
 _compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time, 3 us
 
 
-@dataclass(frozen=True)
+@frozen
 class Early:
     """What a client that waits is given before its answer: after so many seconds a head and first bytes, then a filler
     whenever nothing else was sent for a while."""
@@ -51,7 +53,7 @@ class Line(Protocol):
         """Do what is due; must not block."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """One HTTP request, read whole. Header names are in lower case; ``path`` is decoded and has no query."""
 

@@ -20,6 +20,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
     "package": ("__init__", "*.__init__"),
     "words": (
         "access",
+        "frozen",
         "anthropic",
         "message",
         "encoded",

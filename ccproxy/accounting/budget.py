@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional
 
 from ..config.schema import Config
+from ..frozen import frozen
 from .pricing import plain
 
 NEARLY = Decimal("0.8")
@@ -29,7 +29,7 @@ class Spent(NamedTuple):
         return Spent(self.amount + (cost or 0), self.unknown + is_unknown)
 
 
-@dataclass(frozen=True)
+@frozen
 class Budget:
     """One budget and what is spent of it."""
 

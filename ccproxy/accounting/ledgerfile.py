@@ -10,11 +10,12 @@ import logging
 import os
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple
 
+from ..frozen import frozen
 from .pricing import plain
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def bounded_name(text: str) -> str:
     return text if len(text) <= _MAX_NAME and text.isascii() else text[:_MAX_NAME].encode("utf-8", "replace").decode()
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """One request. Neither prompts nor keys are in it."""
 

@@ -7,9 +7,10 @@ unknown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Dict
+
+from ..frozen import frozen
 
 _DOCS = "https://platform.claude.com/docs/"
 PRICING, SONNET_5, OPUS_5_5 = (
@@ -25,7 +26,7 @@ In place of a haiku nothing is known: the price of the newest depends on the len
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class ClaudePrice:
     """One row, in USD per million tokens."""
 

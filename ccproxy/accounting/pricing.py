@@ -7,12 +7,12 @@ occurred has a price.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Mapping, Optional
 
 from ..config.schema import Config, Model
+from ..frozen import frozen
 from ..message import Usage
 from .prices import ALIASES_PRICED_AS, CLAUDE_PRICES, ClaudePrice
 
@@ -20,7 +20,7 @@ _MILLION = Decimal(1_000_000)
 _LONGEST_NAME = 100  # no Claude model's is half as long
 
 
-@dataclass(frozen=True)
+@frozen
 class Prices:
     """USD per token of each kind; None where nobody told."""
 

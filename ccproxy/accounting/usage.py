@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import CcproxyError
+from ..frozen import frozen
 from .budget import SESSION, TODAY, Spent, budgets
 from .ledgerfile import MIGRATIONS, UNKNOWN_COST
 from .pricing import plain
@@ -49,7 +50,7 @@ _SUMS = {name: sql for name, sql in MEASURES.items() if not name.startswith("fir
 _COLUMNS = {"day": "date(time, 'unixepoch', 'localtime')"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Group:
     """How rows are put together: one entry for each combination of values in ``columns``."""
 

@@ -6,14 +6,15 @@ import os
 import shutil
 import sys
 import unicodedata
-from dataclasses import dataclass
 from typing import Container, List, Optional, Sequence, Union
+
+from ..frozen import frozen
 
 BOLD, DIM, RED, GREEN, YELLOW, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"
 _GAP = "  "
 
 
-@dataclass(frozen=True)
+@frozen
 class Styled:
     """A cell with a colour."""
 
@@ -32,7 +33,7 @@ class Styled:
 Cell = Union[str, Styled]
 
 
-@dataclass(frozen=True)
+@frozen
 class Look:
     """How to print to one place: in colour or not, and how many columns there are (None: no limit)."""
 

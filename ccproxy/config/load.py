@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..accounting.budget import SETTING_OF, limits
 from ..accounting.pricing import prices_of
 from ..errors import ConfigError
+from ..frozen import frozen
 from .envfile import parse_env
 from .modelsfile import parse_models
 from .providers import PROVIDERS
 from .schema import SETTINGS, Config, build_config
 
 
-@dataclass(frozen=True)
+@frozen
 class Loaded:
     """A configuration, the files it came from, and what its owner should know about it."""
 

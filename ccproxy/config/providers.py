@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict
+
+from ..frozen import frozen
 
 DEMO_BASE = "demo:"
 """The address of the scripted provider inside the package; it has a port only once it runs."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Provider:
     """One row. A provider with ``is_local`` takes its address from ``<NAME>_API_BASE`` and needs no key."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from ..errors import ConfigError
+from ..frozen import frozen
 from ..provider.dialects import DIALECTS, RESPONSES, Dialect, needs_responses, recognise
 from .credentials import secret_headers
 from .providers import PROVIDERS
@@ -19,7 +20,7 @@ APIS = ("chat", "responses")
 """The APIs of OpenAI's that a provider may speak: chat completions and responses."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Model:
     """One model that can answer. Prices are USD per token; None where nobody told."""
 
@@ -190,7 +191,7 @@ def references(value: Any) -> Tuple[str, ...]:
 # --- settings ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """One row: the variable, the reader of its value, its default, and its meaning for the README and --help."""
 
@@ -248,7 +249,7 @@ SETTINGS: Tuple[Setting, ...] = (
 SETTING_BY_NAME: Dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 
-@dataclass(frozen=True)
+@frozen
 class Config:
     """One snapshot of the configuration; a request keeps the one it began with.
 

@@ -6,8 +6,9 @@ ones. So short prompts tell the offsets, long ones the slope; medians keep odd r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
+
+from ..frozen import frozen
 
 SHORT = 2000
 """Tokens up to which a prompt tells about the offset; from there on it tells fully about the slope."""
@@ -33,7 +34,7 @@ class Sample(NamedTuple):
         return self.estimate > 0 and self.actual > 0 and within
 
 
-@dataclass(frozen=True)
+@frozen
 class Correction:
     """What is made of an estimate for one model."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import json
 import math
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ..accounting.ledger import Ledger
@@ -14,6 +13,7 @@ from ..config.schema import Config
 from ..counting.estimates import Estimator
 from ..errors import InvalidRequest
 from ..feed import Feed
+from ..frozen import frozen
 from ..last_routes import LastRoutes
 from ..metrics import Metrics
 from ..provider.client import ProviderClient
@@ -24,7 +24,7 @@ from ..web import Request
 from .running import Running
 
 
-@dataclass(frozen=True)
+@frozen
 class Context:
     """One request's surroundings; ``config`` is the snapshot it keeps to its end."""
 

@@ -12,6 +12,7 @@ from typing import Any, List, Mapping
 
 from ..accounting.ledgerfile import Row
 from ..anthropic import MessagesRequest, ToolResultBlock
+from ..frozen import frozen
 from ..translate.effort import OFF, UNSET, thinking_intent
 
 streaming = logging.getLogger("ccproxy.streaming")
@@ -21,7 +22,7 @@ simple = logging.getLogger("ccproxy.simple")
 _MAX_NAMES, _MAX_NAME = 20, 64
 
 
-@dataclass(frozen=True)
+@frozen
 class Asked:
     """What a request asked for, in a few words: the request itself is not kept while its answer comes."""
 

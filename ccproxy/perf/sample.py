@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from ..frozen import frozen
 from ..message import Usage
 from ..openai import Chunk
 from ..responses import ResponsesReader
@@ -20,7 +21,7 @@ Reads = Sequence[Tuple[float, bytes]]
 """Seconds since the request was sent, and what arrived then."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """One request and its answer; with ``error`` it failed, and its figures say nothing. Times are in seconds."""
 

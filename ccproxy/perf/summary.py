@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..accounting.pricing import plain
+from ..frozen import frozen
 from ..message import Usage
 from .sample import Sample
 
@@ -23,7 +23,7 @@ WAYS = (DIRECT, PROXIED)
 GRADES = ("excellent", "good", "fair", "poor")
 
 
-@dataclass(frozen=True)
+@frozen
 class Spread:
     """Values of one measure: median, quartiles, extremes and how many there are."""
 
@@ -62,7 +62,7 @@ def _bytes(size: float) -> str:
     return f"{size:,.0f} B" if size < 1000 else f"{size / 1000:,.1f} kB"
 
 
-@dataclass(frozen=True)
+@frozen
 class Measure:
     """What is measured in each answer; the value is None where it is not known. Times are in seconds."""
 
@@ -82,7 +82,7 @@ MEASURES: Dict[str, Measure] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Way:
     """All requests that went one way."""
 
@@ -115,7 +115,7 @@ class Way:
         return spread_of([value for value in values if value is not None])
 
 
-@dataclass(frozen=True)
+@frozen
 class Agreement:
     """Pairs whose token counts could be compared, and those in which they are equal.
 
@@ -156,7 +156,7 @@ def agreement_of(pairs: Sequence[Tuple[Sample, Sample]]) -> Agreement:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Criterion:
     """One point of the rating: what was seen, its grade (empty: it cannot be told), and what the grades ask for."""
 
@@ -171,7 +171,7 @@ LIMITS: Dict[str, Tuple[float, float]] = {"excellent": (0.005, 0.02), "good": (0
 _ASKED = ", ".join(f"{grade} to {seconds * 1000:g} ms or {share:.0%}" for grade, (seconds, share) in LIMITS.items())
 
 
-@dataclass(frozen=True)
+@frozen
 class Added:
     """What the proxy adds to a measure: the difference of the medians, with its standard error."""
 
@@ -187,7 +187,7 @@ class Added:
         return next(fits, GRADES[-1])
 
 
-@dataclass(frozen=True)
+@frozen
 class Report:
     """All that a run found out."""
 

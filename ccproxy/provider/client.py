@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from ..config.credentials import secret_headers
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
+from ..frozen import frozen
 from ..openai import Chunk, ChunkReader
 from ..responses import ResponsesReader
 from ..sse import Reader
@@ -48,7 +49,7 @@ _END_WAIT = 0.25
 DIRECT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id")
 
 
-@dataclass(frozen=True)
+@frozen
 class Api:
     """One of OpenAI's APIs: its name, where it is behind a provider's address, and the reader of an answer."""
 
@@ -63,7 +64,7 @@ APIS: Dict[str, Api] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Call:
     """One attempt: whom to ask, with what."""
 

@@ -8,12 +8,14 @@ speaks OpenAI's Responses API.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Dict, Optional, Tuple
 
+from ..frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Dialect:
     """One provider's departures."""
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..config.providers import PROVIDERS
 from ..config.schema import Config, Model
 from ..errors import ApiError, ProviderError
+from ..frozen import frozen
 from ..routing import configured_models
 from ..translate.failure import Target, error_in_stream, mask
 from .cancel import Cancel
@@ -30,7 +31,7 @@ _ANY_MODEL = "model list"
 _KEY_ACCEPTED = {401: False, 402: True, 403: False, 429: True}
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """What one provider said to one key."""
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Mapping, Optional
 
 from ..errors import ProviderError
+from ..frozen import frozen
 
 FIRST_WAIT = 0.5
 LONGEST_OWN_WAIT = 8.0
 
 
-@dataclass(frozen=True)
+@frozen
 class RetryPolicy:
     """How often a model is asked again, and how many seconds all waiting may take."""
 

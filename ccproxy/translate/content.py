@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterable, List, Sequence, Set, Union
 from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
 from ..config.schema import Model
 from ..errors import InvalidRequest
+from ..frozen import frozen
 from ..openai import dump
 from ..provider.dialects import Dialect
 from .pdf import pdf_text
@@ -32,7 +33,7 @@ class Notes:
             self.dropped.append(what)
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """The model that will answer, and what it takes."""
 

@@ -7,11 +7,11 @@ A model in no row is sent nothing: its own default is better than a refused fiel
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..anthropic import MessagesRequest
 from ..config.schema import EFFORTS, Model
+from ..frozen import frozen
 
 Json = Dict[str, Any]
 
@@ -48,7 +48,7 @@ def _effort(request: MessagesRequest) -> Optional[str]:
     return None
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """One dialect's models. ``levels`` gives the fields per intent; ``with_tools`` replaces it beside tools."""
 

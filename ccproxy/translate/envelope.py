@@ -11,9 +11,10 @@ import base64
 import binascii
 import json
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+from ..frozen import frozen
 from ..partial_json import parse_strict
 
 Json = Dict[str, Any]
@@ -35,7 +36,7 @@ CALL_FIELDS: Mapping[str, type] = {"extra_content": dict}
 TEXT_FIELDS = frozenset({"reasoning_content", "reasoning", "reasoning_text", "content"})
 
 
-@dataclass(frozen=True)
+@frozen
 class Envelope:
     """One thinking block's state.
 

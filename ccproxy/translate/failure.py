@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..errors import ProviderError
+from ..frozen import frozen
 
 MAX_MESSAGE = 2000
 MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
@@ -19,7 +19,7 @@ NO_RETRY = {"x-should-retry": "false"}
 _ANY_CASE = re.IGNORECASE | re.DOTALL
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """A fault recognised by its text; ``status`` is what the client gets."""
 
@@ -99,7 +99,7 @@ _KEYS = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """Who was asked: for messages, numbers and what must be masked in them."""
 

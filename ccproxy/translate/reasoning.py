@@ -5,11 +5,11 @@ The proxy keeps none of it; see ``envelope`` for how it travels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..anthropic import Block, ThinkingBlock
 from ..config.schema import Model
+from ..frozen import frozen
 from .envelope import Envelope, is_ours, seal, unseal
 
 Json = Dict[str, Any]
@@ -89,7 +89,7 @@ def merge_details(details: Iterable[Json]) -> List[Json]:
     return list(merged.values())
 
 
-@dataclass(frozen=True)
+@frozen
 class Returned:
     """What goes back on one assistant message: fields of the message and of its calls, by the client's tool id."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import FrozenSet, Optional, Tuple
 
+from ..frozen import frozen
 from ..provider.dialects import GENERIC, Dialect
 from .failure import Target
 from .ids import ToolNames
 
 
-@dataclass(frozen=True)
+@frozen
 class ReplyContext:
     """What the translation of an answer needs to know of its request."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import FrozenSet, List, Optional, Tuple, Union
 
 from ..anthropic import Message, MessagesRequest, ToolResultBlock, ToolUseBlock, refuse_unsupported
 from ..config.schema import Model
+from ..frozen import frozen
 from ..openai import ChatRequest, Json
 from ..remembered import once
 from ..responses import ResponsesRequest
@@ -31,7 +31,7 @@ IGNORED_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Translated:
     """A request in the provider's words, the way back for tool names, and notes on what was dropped."""
 

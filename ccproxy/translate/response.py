@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Dict, Optional
 
+from ..frozen import frozen
 from ..message import MessageDelta, Usage
 from ..provider.dialects import Dialect
 from .reply import ReplyContext
@@ -109,7 +110,7 @@ def _first(*values: Any) -> int:
     return _count(next((value for value in values if value is not None), 0))
 
 
-@dataclass(frozen=True)
+@frozen
 class Ending:
     """All that an answer said about its end."""
 

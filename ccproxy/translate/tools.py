@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
 from ..anthropic import Message, MessagesRequest, OtherBlock, Tool, ToolUseBlock, read_tool
 from ..encoded import Encoded
 from ..errors import InvalidRequest
+from ..frozen import frozen
 from ..provider.dialects import Dialect
 from ..remembered import once
 from .content import Notes
@@ -29,7 +29,7 @@ def _command(*names: str) -> Json:
     return {"type": "string", "enum": list(names)}
 
 
-@dataclass(frozen=True)
+@frozen
 class TypedTool:
     """A tool that Anthropic defines and the client runs, written out as a function."""
 
