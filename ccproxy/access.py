@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from .errors import ApiError, AuthenticationFailed, PermissionDenied
@@ -71,6 +72,7 @@ def _name(host: str) -> str:
     return re.sub(r":\d*$", "", host).strip("[]").lower()
 
 
+@lru_cache(maxsize=64)
 def is_local_name(name: str, own_host: str) -> bool:
     """Whether a name can only mean this machine; HTTP/1.0 requests, which no browser sends, may have none."""
     if name in ("", "localhost", own_host.lower()) or name.endswith(".localhost"):

@@ -312,6 +312,8 @@ _BLOCKS: Dict[str, Callable[[Json, str], Block]] = {
 
 
 def _tools(items: List[Any]) -> Tuple[Tool, ...]:
+    if not items:
+        return ()
     tools = tuple(once(item, read_tool, f"tools.{n}.") for n, item in enumerate(items))
     names = [tool.name for tool in tools if tool.name]
     if len(names) != len(set(names)):

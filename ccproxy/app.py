@@ -21,7 +21,7 @@ from .feed import Feed
 from .handlers import bodies, connection, conversion, count_tokens, dashboard, health, messages, metrics, models, usage
 from .handlers.context import Context
 from .handlers.running import Running
-from .http1 import field_value
+from .http1 import field_values
 from .last_routes import LastRoutes
 from .metrics import Metrics
 from .provider.client import ProviderClient
@@ -139,8 +139,7 @@ class App:
             response = Response.json(ApiError("ccproxy failed; its log says why").to_dict(request_id), 500)
         if not isinstance(response.body, Stream):
             context.running.stop()
-        response.headers = {"request-id": request_id, **PRIVATE, **response.headers}
-        response.headers = {name: field_value(value) for name, value in response.headers.items()}
+        response.headers = field_values({"request-id": request_id, **PRIVATE, **response.headers})
         log.debug("%s %s %s %d", request_id, request.method, request.path, response.status)
         return bodies.record(request, response, request_id, config) if config.log_bodies and request.body else response
 

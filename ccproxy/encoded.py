@@ -33,6 +33,8 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def _member(value: Any) -> bytes:
+    if type(value) is int:
+        return b"%d" % value
     if not isinstance(value, list):
         return _bytes(value)
     return b"[" + b",".join([item.data if type(item) is Encoded else _bytes(item) for item in value]) + b"]"

@@ -25,6 +25,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r\n")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.~-]*)(:[0-9]{1,5})?")
 
 
@@ -123,7 +124,7 @@ def content_length(headers: Mapping[str, str]) -> Optional[int]:
         return None
     if length is None:
         return 0
-    if not re.fullmatch(r"[0-9]{1,18}", length, re.ASCII):
+    if not _LENGTH.fullmatch(length):
         raise InvalidRequest("content-length: not a number")
     return int(length)
 
@@ -162,21 +163,23 @@ class Unchunker:
             ValueError: what should be a chunk's size is none.
         """
         data = self._held + data if self._held else data
-        position, size, parts = 0, len(data), []
+        position, size, left, parts = 0, len(data), self._left, []
         while position < size and not self._is_last:
-            if self._left:
-                part = data[position : position + self._left]
-                parts.append(part)
-                position += len(part)
-                self._left -= len(part)
-                if not self._left and data.startswith(b"\r\n", position):
-                    position += 2
-                continue
-            match = _NEXT_CHUNK.match(data, position)
-            if match is None:
-                break
-            position, self._left = match.end(), int(match[1], 16)
-            self._is_last = not self._left
+            if not left:
+                match = _NEXT_CHUNK.match(data, position)
+                if match is None:
+                    break
+                position, left = match.end(), int(match[1], 16)
+                if not left:
+                    self._is_last = True
+                    break
+            part = data[position : position + left]
+            parts.append(part)
+            position += len(part)
+            left -= len(part)
+            if not left and data.startswith(b"\r\n", position):
+                position += 2
+        self._left = left
         self._held = data[position:]
         if self._is_last:
             self.is_done = _TRAILERS.match(self._held) is not None
@@ -202,6 +205,14 @@ def field_value(text: str) -> str:
     if len(text) <= 1000 and text.isascii() and text.isprintable():
         return text
     return re.sub(r"[^\x20-\x7e]", "?", text)[:1000]
+
+
+def field_values(headers: Dict[str, str]) -> Dict[str, str]:
+    """Return headers, each value as ``field_value`` has it: nearly always they are so already."""
+    joined = "".join(headers.values())
+    if len(joined) <= 1000 and joined.isascii() and joined.isprintable():
+        return headers
+    return {name: field_value(value) for name, value in headers.items()}
 
 
 @lru_cache(maxsize=1)

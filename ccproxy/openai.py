@@ -132,7 +132,8 @@ class Chunk(NamedTuple):
     @classmethod
     def from_completion(cls, data: Any) -> Chunk:
         """Read a whole completion; Perplexity puts an empty ``delta`` beside the ``message``."""
-        return cls._read(data, ("message", "delta"))
+        plain = _plain({**data, "usage": None}, "message") if isinstance(data, dict) else None
+        return plain._replace(is_whole=True, usage=_usage(data, [])) if plain else cls._read(data, ("message", "delta"))
 
     @classmethod
     def _read(cls, data: Any, order: Tuple[str, str]) -> Chunk:
@@ -160,11 +161,11 @@ class Chunk(NamedTuple):
 _CHUNK_MEMBERS = frozenset(
     {"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "obfuscation"}
 )
-_CHOICE_MEMBERS = frozenset({"index", "delta", "finish_reason", "logprobs"})
+_CHOICE_MEMBERS = {part: frozenset({"index", part, "finish_reason", "logprobs"}) for part in ("delta", "message")}
 _DELTA_MEMBERS = frozenset({"role", "content", "reasoning_content", "tool_calls", "refusal"})
 
 
-def _plain(data: Any) -> Optional[Chunk]:
+def _plain(data: Any, part: str = "delta") -> Optional[Chunk]:
     """Read a chunk that has only the common members, in an eighth of the time of ``_read``; return None for others."""
     if not isinstance(data, dict) or not data.keys() <= _CHUNK_MEMBERS:
         return None
@@ -172,10 +173,10 @@ def _plain(data: Any) -> Optional[Chunk]:
     if data.get("usage") or data.get("object") == "error" or not isinstance(choices, list) or len(choices) != 1:
         return None
     choice = choices[0]
-    if not isinstance(choice, dict) or not choice.keys() <= _CHOICE_MEMBERS or choice.get("index") != 0:
+    if not isinstance(choice, dict) or not choice.keys() <= _CHOICE_MEMBERS[part] or choice.get("index") != 0:
         return None
     reason = choice.get("finish_reason")
-    return _plain_delta(choice.get("delta"), reason if isinstance(reason, str) else None)
+    return _plain_delta(choice.get(part), reason if isinstance(reason, str) else None)
 
 
 def _plain_delta(delta: Any, finish_reason: Optional[str] = None) -> Optional[Chunk]:
@@ -229,6 +230,7 @@ class ChunkReader:
                 return Chunk.from_dict(json.loads(text))
             chunk = _plain_delta(delta) if text[end:] == self._tail else None
             if chunk is not None:
+                self._tries = 0
                 return chunk
         chunk = Chunk.from_dict(json.loads(text))
         if self._tries:

@@ -51,7 +51,8 @@ class Server(ThreadingHTTPServer):
         self.app = app
         self.last_turn = time.monotonic()
         """When the accepting loop last went round."""
-        self._connections_changed = threading.Condition()
+        self._connections_lock = threading.Lock()  # guards all that follows
+        self._connections_changed = threading.Condition(self._connections_lock)
         self._open: Set[socket.socket] = set()
         self._refused: Set[socket.socket] = set()
         self._idle: Dict[socket.socket, None] = {}  # the longest idle first
@@ -69,7 +70,7 @@ class Server(ThreadingHTTPServer):
 
     def mark(self, connection: socket.socket, state: Optional[str]) -> None:
         """Note that a connection is ``idle`` or ``busy``, or gone (None)."""
-        with self._connections_changed:
+        with self._connections_lock:
             self._idle.pop(connection, None)
             self._busy.discard(connection)
             if state == "idle":

@@ -99,19 +99,22 @@ class Reader:
 
     def feed(self, data: bytes) -> List[Frame]:
         """Return the events that ``data`` completes."""
-        if b"\n" not in data and b"\r" not in data:
+        has_cr = data.find(b"\r") >= 0  # ``in`` tries the bytes as a number first: 0.6 us more
+        if not has_cr and data.find(b"\n") < 0:
             self._keep(data)
             return []
         if self._pending:
             data = b"".join([*self._pending, data])
             self._pending, self._pending_bytes = [], 0
-        *events, rest = data.split(b"\n\n") if b"\r" not in data else _BLANK_LINE.split(data)
+            has_cr = data.find(b"\r") >= 0
+        *events, rest = _BLANK_LINE.split(data) if has_cr else data.split(b"\n\n")
         if rest:
             self._keep(rest)
         frames: List[Frame] = []
         for event in events:
             # Nine events of ten are one plain data line; sseclient takes 8 us for each, this takes 1.
-            if event.startswith(b"data: {") and b"\n" not in event and b"\r" not in event:
+            is_plain = event.startswith(b"data: {") or event == b"data: [DONE]"
+            if is_plain and event.find(b"\n") < 0 and not (has_cr and event.find(b"\r") >= 0):
                 frames.append(Frame(event[6:].decode("utf-8", "replace")))
                 self._is_first = False
             else:

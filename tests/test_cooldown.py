@@ -7,7 +7,7 @@ from typing import List
 
 import pytest
 
-from ccproxy.provider.cooldown import FIRST_REST, LEAST_FAILURES, LONGEST_REST, WINDOW, Cooldown
+from ccproxy.provider.cooldown import FIRST_REST, LEAST_FAILURES, LONGEST_REST, MOST_OUTCOMES, WINDOW, Cooldown
 
 
 def tired(start: float = 0.0) -> Cooldown:
@@ -41,6 +41,20 @@ def test_a_few_failures_among_many_answers() -> None:
     for count in range(200):
         cooldown.report("m", count % 10 > 0, count * 0.1)
     assert not cooldown.is_resting("m", 20.0)
+
+
+def test_what_was_long_ago_counts_no_more() -> None:
+    """Failures that answers pushed out, by their number or by the time, are forgotten with them."""
+    cooldown = Cooldown()
+    for count in range(LEAST_FAILURES - 1):
+        cooldown.report("m", False, float(count))
+    for _ in range(MOST_OUTCOMES):
+        cooldown.report("m", True, 10.0)
+    cooldown.report("m", False, 10.0 + WINDOW + 1)
+    cooldown.report("m", False, 10.0 + WINDOW + 1)
+    assert not cooldown.is_resting("m", 10.0 + WINDOW + 1)
+    cooldown.report("m", False, 10.0 + WINDOW + 1)
+    assert cooldown.is_resting("m", 10.0 + WINDOW + 1)
 
 
 def test_the_rate_decides() -> None:

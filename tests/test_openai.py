@@ -239,6 +239,8 @@ def test_wrong_types_read_as_absent(fields: Json, entry: Json, choice: Json, top
     """Provider JSON is not trusted: whatever stands where, reading it does not raise, on the short way neither."""
     chunk = {"choices": [{**choice, "delta": {"tool_calls": [entry], **fields}}], **top}
     assert Chunk.from_dict(chunk) == Chunk._read(chunk, ("delta", "message"))
+    whole = {"choices": [{**choice, "message": {"tool_calls": [entry], **fields}}], **top}
+    assert Chunk.from_completion(whole) == Chunk._read(whole, ("message", "delta"))
 
 
 FRAMES = [

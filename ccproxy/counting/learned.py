@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Deque, Dict, Iterable, Optional, Tuple
 
 from ..accounting.ledgerfile import Row, bounded_name
 from ..accounting.usage import open_ledger
@@ -33,6 +34,7 @@ _SELECT = """SELECT model, provider, estimate, input_tokens + cache_read_tokens 
     FROM requests WHERE estimate IS NOT NULL ORDER BY time DESC LIMIT ?"""
 
 _Key = Tuple[str, str]
+_Samples = Dict[bool, Deque[Sample]]  # with tools and without, the oldest first
 
 
 class Learned:
@@ -41,7 +43,7 @@ class Learned:
     def __init__(self, path: Optional[Path]) -> None:
         self._path = path
         self._samples_lock = threading.Lock()  # guards changes of the samples, and of the corrections with them
-        self._samples: Dict[_Key, List[Sample]] = {}
+        self._samples: Dict[_Key, _Samples] = {}
         self._corrections: Dict[_Key, Correction] = {}
         self._fitted: Dict[_Key, float] = {}
         self._read_at: Optional[float] = None
@@ -54,7 +56,8 @@ class Learned:
         known = self._corrections.get(key)
         if known is None and key in self._samples:
             with self._samples_lock:
-                known = self._corrections[key] = fit(self._samples[key])
+                samples = [sample for alike in self._samples[key].values() for sample in alike]
+                known = self._corrections[key] = fit(samples)
                 self._fitted[key] = time.monotonic()
         return known or NONE
 
@@ -66,12 +69,9 @@ class Learned:
                 self._add((row.model, row.provider), sample)
 
     def _add(self, key: _Key, sample: Sample) -> None:
-        samples = self._samples.setdefault(key, [])
-        samples.append(sample)
-        alike = [number for number, other in enumerate(samples) if other.has_tools == sample.has_tools]
-        is_full = len(alike) > KEPT
-        if is_full:
-            del samples[alike[0]]
+        alike = self._samples.setdefault(key, {}).setdefault(sample.has_tools, deque(maxlen=KEPT))
+        is_full = len(alike) == KEPT
+        alike.append(sample)
         if len(self._samples) > MAX_MODELS:
             self._samples.pop(next(iter(self._samples)))
         if not is_full or time.monotonic() > self._fitted.get(key, 0.0) + FIT_AFTER:
@@ -104,13 +104,13 @@ class Learned:
         return len(rows)
 
 
-def _newest(rows: Iterable[Tuple[str, str, int, int, int]]) -> Dict[_Key, List[Sample]]:
+def _newest(rows: Iterable[Tuple[str, str, int, int, int]]) -> Dict[_Key, _Samples]:
     """Return the samples that count of rows, newest first: those of each model from the oldest on."""
-    found: Dict[_Key, List[Sample]] = {}
-    taken: Dict[Tuple[str, str, bool], int] = {}
+    found: Dict[_Key, _Samples] = {}
     for model, provider, estimate, actual, has_tools in rows:
-        kind = (model, provider, bool(has_tools))
-        if taken.get(kind, 0) < KEPT and ((model, provider) in found or len(found) < MAX_MODELS):
-            taken[kind] = taken.get(kind, 0) + 1
-            found.setdefault((model, provider), []).append(Sample(estimate, actual, bool(has_tools)))
-    return {key: samples[::-1] for key, samples in reversed(list(found.items()))}
+        key, sample = (model, provider), Sample(estimate, actual, bool(has_tools))
+        if key in found or len(found) < MAX_MODELS:
+            alike = found.setdefault(key, {}).setdefault(sample.has_tools, deque(maxlen=KEPT))
+            if len(alike) < KEPT:
+                alike.appendleft(sample)
+    return dict(reversed(list(found.items())))

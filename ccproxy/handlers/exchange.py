@@ -70,9 +70,11 @@ def _send(body: Json, model: Model, context: Context, count: Callable[[], int]) 
     return response
 
 
+_JSON = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
+
+
 def _call(body: Json, model: Model, count: Callable[[], int]) -> Call:
-    headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
-    return Call(model, APIS[model.api].path, encode(body), headers, count)
+    return Call(model, APIS[model.api].path, encode(body), _JSON, count)
 
 
 class CutShort:

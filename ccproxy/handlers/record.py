@@ -49,6 +49,8 @@ class Record:
     """Whether the counts of the prompt are the provider's."""
     reported_cost: Optional[Decimal] = None
     """What the provider said it costs."""
+    cost: Optional[Decimal] = None
+    """What the answer cost, once it is written down."""
     first_content: Optional[float] = None
     outcome: str = CANCELLED
     status: int = ClientGone.status
@@ -84,9 +86,8 @@ class Record:
             self.outcome, self.detail = FAILED, f"failed{where} with {error.status}"
         self.status = error.status
 
-    @property
-    def cost(self) -> Optional[Decimal]:
-        """What the answer cost, once it ended; what a provider takes for a part of one is not known."""
+    def _cost(self) -> Optional[Decimal]:
+        """Return what the answer cost, if it ended; what a provider takes for a part of one is not known."""
         if self.outcome != ENDED or self.usage is None or self.model is None:
             return None
         if self.reported_cost is not None:
@@ -104,6 +105,7 @@ class Record:
         if self.is_written:
             return
         self.is_written = True
+        self.cost = self._cost()
         row = self._row()
         first = "-" if row.first_content is None else f"{row.first_content:.3f}s"
         log.info(

@@ -19,6 +19,7 @@ class Running:
         self.record: object = None
         """The ``Record`` of what is known of it so far, when it is one for a model."""
         self._watch, self._line = watch, line
+        self._is_watched = False
         self._deadline = float("inf")
         self._limit = 0.0
 
@@ -32,6 +33,7 @@ class Running:
         self._limit, self._deadline = limit, time.monotonic() + limit
         if self._line is not None and early is not None:
             self._line.expect(early)
+        self._is_watched = True
         self._watch.add(self)
 
     def all(self) -> List[Running]:
@@ -45,7 +47,9 @@ class Running:
     def stop(self) -> None:
         """Be watched no more, and let go of the record, which knows this one: what knows itself stays in memory until
         the collector finds it, the whole prompt with it."""
-        self._watch.remove(self)
+        if self._is_watched:
+            self._is_watched = False
+            self._watch.remove(self)
         self.record = self._line = None
 
     def fileno(self) -> int:

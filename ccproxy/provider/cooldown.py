@@ -17,7 +17,9 @@ LONGEST_REST = 300.0
 
 @dataclass
 class _State:
-    outcomes: Deque[Tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=MOST_OUTCOMES))
+    outcomes: Deque[Tuple[float, bool]] = field(default_factory=deque)
+    failures: int = 0
+    """Of these outcomes."""
     rest: float = 0.0
     rests_until: float = 0.0
     is_probed: bool = False
@@ -59,10 +61,11 @@ class Cooldown:
                 self._rest(state, now)
                 return
             state.outcomes.append((now, is_good))
-            while state.outcomes[0][0] < now - WINDOW:
-                state.outcomes.popleft()
-            failures = sum(1 for _, good in state.outcomes if not good)
-            if failures >= LEAST_FAILURES and failures >= FAILURE_RATE * len(state.outcomes):
+            state.failures += not is_good
+            while state.outcomes[0][0] < now - WINDOW or len(state.outcomes) > MOST_OUTCOMES:
+                _, was_good = state.outcomes.popleft()
+                state.failures -= not was_good
+            if state.failures >= max(LEAST_FAILURES, FAILURE_RATE * len(state.outcomes)):
                 self._rest(state, now)
 
     @staticmethod
@@ -71,3 +74,4 @@ class Cooldown:
         state.rests_until = now + state.rest
         state.is_probed = False
         state.outcomes.clear()
+        state.failures = 0

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Callable, List, Sequence, Tuple, TypeVar
+from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from ..config.schema import Model
 from ..errors import ApiError, ProviderError
@@ -40,7 +40,7 @@ class Walk:
         Raises:
             ApiError: the last failure, with all attempts named; or why the request was cancelled.
         """
-        last: ApiError = ProviderError("the route is empty", is_transient=False)
+        last: Optional[ApiError] = None
         for position, model in enumerate(models):
             is_last = position == len(models) - 1
             if not is_last and self.cooldown.is_resting(cooldown_key(model), time.monotonic()):
@@ -55,7 +55,7 @@ class Walk:
                 last = error
                 if error.is_refusal and not error.is_overflow:
                     break
-        raise self._told(last)
+        raise self._told(last or ProviderError("the route is empty", is_transient=False))
 
     def _ask_again(self, model: Model, ask: Callable[[Model], T]) -> T:
         attempt = 0

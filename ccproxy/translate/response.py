@@ -126,7 +126,9 @@ class Ending:
 
 def message_delta(ending: Ending, context: ReplyContext) -> MessageDelta:
     """Return the event that tells why an answer ended, and what it cost in tokens."""
-    usage = replace(_final_usage(ending, context), web_searches=ending.web_searches)
+    usage = _final_usage(ending, context)
+    if ending.web_searches:
+        usage = replace(usage, web_searches=ending.web_searches)
     if ending.stop_sequence is not None and not ending.has_tool_use:
         return MessageDelta("stop_sequence", ending.stop_sequence, usage)
     reason = stop_reason(ending.finish_reason, ending.has_tool_use)
