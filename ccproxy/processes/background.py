@@ -8,7 +8,6 @@ left behind is never taken for a running server, and a pid that now belongs to a
 from __future__ import annotations
 
 import fcntl
-import http.client
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Callable, Dict, Iterator, Mapping, Optional, Sequence
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from .. import __name__ as PACKAGE
 from ..errors import CcproxyError, ConfigError
 
 LISTENING = re.compile(r"ccproxy listening on (http://[^\s\x1b]+)")
-POLL_INTERVAL = 0.05
+POLL_INTERVAL = 0.02
 CONNECT = """
 To use it in Claude Code:
 
@@ -259,7 +259,7 @@ def _wait_for_answer(run: RunFolder, deadline: float, ended: Callable[[], bool])
     """The address at which ``/health`` answers, or None when the server ended or the time is up."""
     while time.monotonic() < deadline:
         url = run.url()
-        if url is not None and _status(url, "/health") == http.client.OK:
+        if url is not None and _status(url, "/health") == HTTPStatus.OK:
             return url
         if ended():
             return None
@@ -279,6 +279,8 @@ def _wait_until_gone(run: RunFolder, timeout: float) -> bool:
 
 def _status(url: str, path: str) -> Optional[int]:
     """The status of a GET, or None without an answer. Not urllib: it would ask the HTTP proxy of the environment."""
+    import http.client  # 30 ms, a fifth of what `ccproxy env` takes, which asks nobody
+
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
     try:
@@ -292,7 +294,7 @@ def _status(url: str, path: str) -> Optional[int]:
 
 def _connect_lines(url: str) -> str:
     """What to type to use the server; a token that is set is named and never shown."""
-    if _status(url, "/v1/models") == http.client.UNAUTHORIZED:
+    if _status(url, "/v1/models") == HTTPStatus.UNAUTHORIZED:
         return CONNECT.format(url=url, token="THE_VALUE_OF_CCPROXY_AUTH_TOKEN")
     return CONNECT.format(url=url, token="ccproxy")
 
