@@ -10,7 +10,7 @@ import re
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
 from .errors import ApiError, InvalidRequest
@@ -177,8 +177,8 @@ class Unchunker:
             parts.append(part)
             position += len(part)
             left -= len(part)
-            if not left and data.startswith(b"\r\n", position):
-                position += 2
+        if not (left or self._is_last) and data.startswith(b"\r\n", position):  # others are matched with what follows
+            position += 2
         self._left = left
         self._held = data[position:]
         if self._is_last:
@@ -205,6 +205,15 @@ def field_value(text: str) -> str:
     if len(text) <= 1000 and text.isascii() and text.isprintable():
         return text
     return re.sub(r"[^\x20-\x7e]", "?", text)[:1000]
+
+
+def joined(fields: Iterable[Tuple[str, str]]) -> Dict[str, str]:
+    """Return header fields by their names in lower case; those of one name are one."""
+    headers: Dict[str, str] = {}
+    for name, value in fields:
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def field_values(headers: Dict[str, str]) -> Dict[str, str]:

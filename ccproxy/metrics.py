@@ -92,8 +92,9 @@ class Metrics:
             model = self._bounded(row.model)
             self._count("ccproxy_requests_total", 1, model, row.rule, row.outcome)
             self._count("ccproxy_attempts_total", row.attempts, model)
-            for kind, tokens in zip(_TOKENS, counts):
-                self._count("ccproxy_tokens_total", tokens, model, kind)
+            tokens = self._values["ccproxy_tokens_total"]
+            for kind, count in zip(_TOKENS, counts):
+                tokens[model, kind] += count
             self._count("ccproxy_cost_usd_total", row.cost or Decimal(0), model)
             self._count("ccproxy_unknown_cost_requests_total", int(row.has_unknown_cost), model)
             if row.cost is not None and row.claude_cost is not None:

@@ -17,7 +17,7 @@ from ..config.schema import Model
 from ..counting.calibration import Sample
 from ..counting.estimates import Estimates
 from ..errors import ApiError, ClientGone
-from ..message import BlockStart, Event, MessageDelta, Usage
+from ..message import BlockStart, Event, MessageDelta, TextDelta, Usage
 from ..routing import Decision
 from ..web import Request
 from . import topics
@@ -62,6 +62,8 @@ class Record:
         """Take down what the events tell."""
         self.got.events += len(events)
         for event in events:
+            if type(event) is TextDelta:  # nearly all are
+                continue
             if isinstance(event, BlockStart):
                 self.saw_content()
                 self.got.see(event.block)

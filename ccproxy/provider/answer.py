@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Optional, Protocol
 
 import urllib3
 
@@ -38,15 +38,6 @@ class Answer(Protocol):
 
     def close(self) -> None:
         """End the connection."""
-
-
-def joined(fields: Iterable[Tuple[str, str]]) -> Dict[str, str]:
-    """Return header fields by their names in lower case; those of one name are one."""
-    headers: Dict[str, str] = {}
-    for name, value in fields:
-        name = name.lower()
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
 
 
 class LibraryAnswer:
@@ -102,10 +93,10 @@ class LibraryAnswer:
 class KeptAnswer:
     """A plain answer on a connection that was kept: no layer is around it."""
 
-    def __init__(self, pool: Any, connection: Any, response: PromptResponse, headers: Dict[str, str]) -> None:
+    def __init__(self, pool: Any, connection: Any, response: PromptResponse) -> None:
         self._pool, self._connection, self._response = pool, connection, response
         self.status = 200
-        self.headers = headers
+        self.headers = response.fields
 
     def reader(self) -> Callable[[int], bytes]:
         """Return a reader; see ``Answer``."""

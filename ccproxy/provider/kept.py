@@ -14,7 +14,7 @@ from typing import Any, Dict, Hashable, Mapping, Optional, Tuple, Union
 
 import urllib3
 
-from .answer import PLAIN_ENCODINGS, Answer, KeptAnswer, LibraryAnswer, joined
+from .answer import PLAIN_ENCODINGS, Answer, KeptAnswer, LibraryAnswer
 from .connections import PromptResponse
 
 _MOST_POOLS = 64
@@ -115,10 +115,9 @@ def _answer(pool: Any, connection: Any, target: str) -> Answer:
     """Wait for the answer's head."""
     response = PromptResponse(connection.sock, method="POST")
     response.begin()
-    headers = joined(response.headers.raw_items())
-    encoding = headers.get("content-encoding", "").lower()
+    encoding = response.fields.get("content-encoding", "").lower()
     if response.status == 200 and not response.will_close and encoding in PLAIN_ENCODINGS:
-        return KeptAnswer(pool, connection, response, headers)
+        return KeptAnswer(pool, connection, response)
     if response.will_close:
         connection.close()  # the response keeps the socket
     body: Any = response
