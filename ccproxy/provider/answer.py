@@ -77,7 +77,8 @@ class LibraryAnswer:
             return None
         sock: Optional[socket.socket] = getattr(self._raw._connection, "sock", None)
         if sock is None:
-            sock = getattr(getattr(getattr(response, "fp", None), "raw", None), "_sock", None)
+            reader = getattr(response, "fp", None)
+            sock = getattr(getattr(reader, "raw", reader), "_sock", None)
         return sock
 
     def release(self) -> None:

@@ -113,10 +113,11 @@ class PromptResponse(http.client.HTTPResponse):
         return not self._unchunker.is_done and not (isinstance(sock, ssl.SSLSocket) and sock.pending())
 
     def _first(self, n: int) -> bytes:
-        """Read what came with the head; nothing is buffered from then on, and the socket can be read itself."""
+        """Read what came with the head; from then on the socket is read itself, and no buffer of 8 KB is kept."""
         reader: Any = self.fp
         data: bytes = reader.read1(max(n, io.DEFAULT_BUFFER_SIZE))
-        self._recv = reader.raw._sock.recv
+        self.fp = raw = reader.detach()
+        self._recv = raw._sock.recv
         return data
 
 
@@ -149,8 +150,9 @@ class _Attached:
             super().connect()  # type: ignore[misc]
         finally:
             self.attach()
-            if self._raw is not None:
-                self._raw.close()
+            raw, self._raw = self._raw, None
+            if raw is not None:
+                raw.close()
         if self.sock is not None:
             self.sock.settimeout(self.timeout)
 

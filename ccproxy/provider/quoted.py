@@ -55,9 +55,7 @@ class _Text:
     """The text of one block after another, in any pieces."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self.secrets, self.may_begin = _beginnings(tuple(secrets))
-        self.begins_none: Callable[[str], bool] = frozenset(secret[0] for secret in self.secrets).isdisjoint
-        """Tells of most pieces at once that nothing in them begins a secret."""
+        self.secrets, self.begins_none, self.may_begin = _beginnings(tuple(secrets))
         self.begun = ""
         """The end of the text so far that begins a secret; what is longer than ``SPELLED`` of it is held back."""
 
@@ -190,10 +188,12 @@ def _encoded(secrets: Tuple[str, ...]) -> Tuple[List[bytes], FrozenSet[int]]:
 
 
 @lru_cache(maxsize=64)
-def _beginnings(secrets: Tuple[str, ...]) -> Tuple[List[str], Callable[[str], Any]]:
-    """Return the secrets, the longest first, and what finds a text that has, or ends with, the beginning of one."""
+def _beginnings(secrets: Tuple[str, ...]) -> Tuple[List[str], Callable[[str], bool], Callable[[str], Any]]:
+    """Return the secrets, the longest first; what tells of most texts at once that nothing in them begins one; and what
+    finds a text that has, or ends with, the beginning of one."""
     ordered = _ordered(secrets)
-    return ordered, re.compile(_beginning(ordered, r"\Z")).search
+    begins_none = frozenset(secret[0] for secret in ordered).isdisjoint
+    return ordered, begins_none, re.compile(_beginning(ordered, r"\Z")).search
 
 
 @lru_cache(maxsize=64)
