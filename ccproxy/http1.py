@@ -22,8 +22,8 @@ MAX_FIELDS = 100
 MAX_CHUNK_LINE = 256
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.~-]*)(:[0-9]{1,5})?")
@@ -54,42 +54,48 @@ def parse_head(lines: List[bytes]) -> Head:
     return parse_lines([_line(line) for line in lines])
 
 
-def parse_lines(lines: List[bytes]) -> Head:
-    """Read a head whose lines end no more with CRLF, as they do; otherwise like ``parse_head``."""
+def parse_lines(lines: List[str]) -> Head:
+    """Read a head from the text of its lines, a character for each byte, without the CRLF that each ended with;
+    otherwise like ``parse_head``."""
     match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None:
         raise InvalidRequest("the request line is not METHOD TARGET HTTP/1.1")
-    if match[3] != b"1" or match[4] not in b"01":
-        raise ApiError(f"HTTP/{match[3].decode()}.{match[4].decode()} is not spoken here, only 1.1", status=505)
+    method, target, major, minor = match.groups()
+    if major != "1" or minor not in "01":
+        raise ApiError(f"HTTP/{major}.{minor} is not spoken here, only 1.1", status=505)
     if len(lines) - 1 > MAX_FIELDS:
         raise ApiError(f"more than {MAX_FIELDS} header fields", status=431)
     headers = _fields(lines[1:])
-    method, target, is_http_1_0 = match[1].decode(), match[2].decode(), match[4] == b"0"
+    is_http_1_0 = minor == "0"
     if method not in METHODS:
         raise ApiError(f"{method} is not a method known here", status=501)
     _check_host(headers, target, is_http_1_0)
     return Head(method, target, is_http_1_0, headers)
 
 
-def _line(raw: bytes) -> bytes:
+def _line(raw: bytes) -> str:
     if not raw.endswith(b"\r\n"):
         raise InvalidRequest("a line of the head does not end with CRLF")
-    return raw[:-2]
+    return raw[:-2].decode("latin-1")
 
 
 _ONCE = frozenset({"host", "content-length", "transfer-encoding", "authorization", "x-api-key", "content-encoding"})
 
 
-def _fields(lines: List[bytes]) -> Dict[str, str]:
+def _fields(lines: List[str]) -> Dict[str, str]:
     headers: Dict[str, str] = {}
     for line in lines:
         match = _FIELD.fullmatch(line)
         if match is None:
             raise InvalidRequest("a header line is not NAME: VALUE")
-        name, value = match[1].decode().lower(), match[2].decode("latin-1").strip(" \t")
-        if name in headers and name in _ONCE:
+        name, value = match.groups()
+        name, value = name.lower(), value.rstrip(" \t")
+        if name not in headers:
+            headers[name] = value
+        elif name in _ONCE:
             raise InvalidRequest(f"{name}: is there twice")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        else:
+            headers[name] += f", {value}"
     return headers
 
 
@@ -192,6 +198,7 @@ class Unchunker:
             raise ValueError("the body's chunks cannot be read")
 
 
+@lru_cache(maxsize=64)
 def phrase(status: int) -> str:
     """Return the reason phrase; 529 is Anthropic's own."""
     try:
@@ -232,5 +239,5 @@ def date_of(second: int) -> str:
 
 def encode_head(status: int, headers: Mapping[str, str]) -> bytes:
     """Return a response's status line and header section."""
-    lines = [f"HTTP/1.1 {status} {phrase(status)}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"HTTP/1.1 {status} {phrase(status)}", *[f"{name}: {value}" for name, value in headers.items()]]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

@@ -88,7 +88,7 @@ class Incoming:
             lines.append(line)
         return parse_head(lines)  # which refuses that line
 
-    def _whole_head(self) -> Optional[List[bytes]]:
+    def _whole_head(self) -> Optional[List[str]]:
         """Take a head that is here from its first byte to its last and within all bounds: its lines without CRLF.
 
         Nearly all are; to take line by line costs three times as much.
@@ -96,7 +96,7 @@ class Incoming:
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
             return None
-        lines = bytes(memoryview(self._buffer)[:end]).split(b"\r\n")
+        lines = self._buffer[:end].decode("latin-1").split("\r\n")
         is_clean = self._buffer.count(b"\n", 0, end) == len(lines) - 1
         if not is_clean or len(lines[0]) + 2 > MAX_LINE or len(lines) > MAX_FIELDS + 1:
             return None

@@ -30,6 +30,7 @@ def once(item: Any, make: Callable[..., T], *context: Any) -> T:
     made = getattr(item, "made", None)
     if made is None:
         return make(item, *context)
-    if make not in made:
-        made[make] = make(item, *context)
-    return made[make]  # type: ignore[no-any-return]
+    known = made.get(make)
+    if known is None:
+        known = made[make] = make(item, *context)
+    return known  # type: ignore[no-any-return]
