@@ -77,8 +77,8 @@ def test_a_look_up_has_an_end(names: List[Any], gate: threading.Event) -> None:
 
 def test_all_addresses_have_one_deadline(names: List[Any], full: int) -> None:
     """Several that take no connection take no longer than one."""
-    names += [full, full, full, full]
-    assert 0.3 <= took(NAME, full, 0.4) < 1.2  # each alone would take 0.4
+    names += [full] * 8
+    assert 0.5 <= took(NAME, full, 1.0) < 6.0  # each alone would take one
 
 
 def test_the_next_address_has_its_time(names: List[Any], full: int) -> None:
