@@ -22,7 +22,7 @@ from ..anthropic import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from ..remembered import once
+from ..remembered import once_each
 from .counter import Size
 from .image_size import PDF_PAGE, image_tokens, pdf_tokens
 from .token_families import Family
@@ -66,7 +66,7 @@ def is_text(request: MessagesRequest) -> bool:
     """Whether a request has no more tokens than ``ceiling`` says: no images, documents and tools without a schema."""
     has_typed_tools = any(tool.input_schema is None for tool in request.tools)
     is_prompt_text = all(map(_is_text, request.system))
-    return is_prompt_text and not has_typed_tools and all(once(message, _has_text) for message in request.messages)
+    return is_prompt_text and not has_typed_tools and all(once_each(request.messages, _has_text))
 
 
 def _has_text(message: Message) -> bool:

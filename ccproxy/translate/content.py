@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterable, List, Sequence, Set, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Set, Union
 
 from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
 from ..config.schema import Model
 from ..errors import InvalidRequest
-from ..frozen import frozen
 from ..openai import dump
 from ..provider.dialects import Dialect
 from .pdf import pdf_text
@@ -33,9 +32,8 @@ class Notes:
             self.dropped.append(what)
 
 
-@frozen
-class Target:
-    """The model that will answer, and what it takes."""
+class Target(NamedTuple):
+    """The model that will answer, and what it takes; compared for each turn of a conversation."""
 
     model: Model
     keeps_cache_control: bool = False

@@ -35,7 +35,7 @@ from ..anthropic import (
 )
 from ..errors import InvalidRequest
 from ..openai import ChatMessage, ToolCall, dump
-from ..remembered import once
+from ..remembered import once, once_each
 from .content import UNSPOKEN, Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
 from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
@@ -126,7 +126,8 @@ def turns_of(request: MessagesRequest, target: Target) -> Iterator[Tuple[Message
 
     Calls that nobody answers are followed by a user turn of their own, without content.
     """
-    spoken = [message for message in request.messages if not once(message, _is_silent)]
+    silent = once_each(request.messages, _is_silent)
+    spoken = [message for message, is_silent in zip(request.messages, silent) if not is_silent]
     pending: Tuple[str, ...] = ()  # calls of the assistant message just before
     for turn in _merge(_place_system(_without_repeats(_merge(spoken)), target)):
         if pending and turn.role != "user":

@@ -9,7 +9,7 @@ from ..anthropic import Message, MessagesRequest, ToolResultBlock, ToolUseBlock,
 from ..config.schema import Model
 from ..frozen import frozen
 from ..openai import ChatRequest, Json
-from ..remembered import once
+from ..remembered import once_each
 from ..responses import ResponsesRequest
 from .content import Notes, Target
 from .effort import effort_fields
@@ -109,7 +109,7 @@ def _chat(
 
 def used_tool_ids(request: MessagesRequest) -> FrozenSet[str]:
     """Return the tool ids of the conversation so far; new ones must differ, clients key results by id."""
-    return frozenset().union(*(once(message, _tool_ids) for message in request.messages))
+    return frozenset().union(*once_each(request.messages, _tool_ids))
 
 
 def _tool_ids(message: Message) -> List[str]:

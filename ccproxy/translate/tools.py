@@ -9,7 +9,7 @@ from ..encoded import Encoded
 from ..errors import InvalidRequest
 from ..frozen import frozen
 from ..provider.dialects import Dialect
-from ..remembered import once
+from ..remembered import once_each
 from .content import Notes
 from .ids import ToolNames
 from .schema import clean_schema, fits_strict
@@ -113,8 +113,8 @@ def translate_tools(request: MessagesRequest, dialect: Dialect, notes: Notes) ->
 def current_tools(request: MessagesRequest) -> List[Tool]:
     """Return the tools after what the conversation added and removed; deferred ones are sent at once."""
     tools = {tool.name or tool.type: tool for tool in request.tools}
-    for message in request.messages:
-        for block in once(message, _tool_changes):
+    for changes in once_each(request.messages, _tool_changes):
+        for block in changes:
             if block.type == "tool_removal":
                 tools.pop(str(block.raw.get("tool_name") or block.raw.get("name")), None)
             else:
