@@ -5,11 +5,13 @@ A look-up cannot be ended, and may take half a minute, so it is done by a thread
 
 from __future__ import annotations
 
+import queue
 import re
 import socket
 import threading
 import time
-from typing import Any, Iterable, List, Optional, Tuple
+from contextlib import suppress
+from typing import Any, Iterable, List, Optional, Tuple, Union
 
 from urllib3.util.connection import allowed_gai_family
 
@@ -58,26 +60,27 @@ def dial(
 
 
 def _look_up(host: str, port: int, deadline: float, cancel: Optional[Cancel]) -> List[Any]:
-    found: List[Any] = []
-    faults: List[Exception] = []
-    is_done = threading.Event()
+    if _NUMERIC.fullmatch(host):
+        return _addresses(host, port)
+    answers: queue.SimpleQueue[Union[List[Any], Exception]] = queue.SimpleQueue()
 
     def look_up() -> None:
         try:
-            found.extend(socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM))
+            answers.put(_addresses(host, port))
         except (OSError, UnicodeError) as fault:
-            faults.append(fault)
-        is_done.set()
+            answers.put(fault)
 
-    if _NUMERIC.fullmatch(host):
-        look_up()
-    else:
-        threading.Thread(target=look_up, name="look-up", daemon=True).start()
-    while not is_done.wait(max(0.0, min(_LOOK, deadline - time.monotonic()))):
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    while time.monotonic() < deadline:
+        with suppress(queue.Empty):
+            answer = answers.get(timeout=max(0.0, min(_LOOK, deadline - time.monotonic())))
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
         if cancel is not None:
             cancel.check()
-        if time.monotonic() >= deadline:
-            raise socket.timeout(f"{host} was not looked up in time")
-    if faults:
-        raise faults[0]
-    return found
+    raise socket.timeout(f"{host} was not looked up in time")
+
+
+def _addresses(host: str, port: int) -> List[Any]:
+    return socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM)
