@@ -12,10 +12,11 @@ import re
 from contextlib import suppress
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
+from .chunk_reader import ChunkReader
 from .errors import ApiError, ConfigError
 from .frozen import frozen
 from .message import Event
-from .openai import Chunk, ChunkReader, Json, dump
+from .openai import Chunk, Json, dump
 from .responses import ResponsesReader
 from .sse import Reader, encode
 from .translate.failure import translate_failure

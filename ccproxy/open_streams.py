@@ -41,6 +41,9 @@ class _Carried:
         """Pass on what has come; return whether the stream can be carried on."""
         self._last = now
         try:
+            part = self._body.plain() if self._source.is_dry else b""
+            if part:
+                return self._line.write_now(self._line.chunk(part))
             while True:
                 part = next(self._body)
                 if part and not self._line.write_now(self._line.chunk(part)):

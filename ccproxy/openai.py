@@ -127,12 +127,12 @@ class Chunk(NamedTuple):
     @classmethod
     def from_dict(cls, data: Any) -> Chunk:
         """Read one item of a stream; some servers put a ``message`` in place of the ``delta``."""
-        return _plain(data) or cls._read(data, ("delta", "message"))
+        return plain_chunk(data) or cls._read(data, ("delta", "message"))
 
     @classmethod
     def from_completion(cls, data: Any) -> Chunk:
         """Read a whole completion; Perplexity puts an empty ``delta`` beside the ``message``."""
-        plain = _plain({**data, "usage": None}, "message") if isinstance(data, dict) else None
+        plain = plain_chunk({**data, "usage": None}, "message") if isinstance(data, dict) else None
         return plain._replace(is_whole=True, usage=_usage(data, [])) if plain else cls._read(data, ("message", "delta"))
 
     @classmethod
@@ -165,7 +165,7 @@ _CHOICE_MEMBERS = {part: frozenset({"index", part, "finish_reason", "logprobs"})
 _DELTA_MEMBERS = frozenset({"role", "content", "reasoning_content", "tool_calls", "refusal"})
 
 
-def _plain(data: Any, part: str = "delta") -> Optional[Chunk]:
+def plain_chunk(data: Any, part: str = "delta") -> Optional[Chunk]:
     """Read a chunk that has only the common members, in an eighth of the time of ``_read``; return None for others."""
     if not isinstance(data, dict) or not data.keys() <= _CHUNK_MEMBERS:
         return None
@@ -176,10 +176,10 @@ def _plain(data: Any, part: str = "delta") -> Optional[Chunk]:
     if not isinstance(choice, dict) or not choice.keys() <= _CHOICE_MEMBERS[part] or choice.get("index") != 0:
         return None
     reason = choice.get("finish_reason")
-    return _plain_delta(choice.get(part), reason if isinstance(reason, str) else None)
+    return plain_delta(choice.get(part), reason if isinstance(reason, str) else None)
 
 
-def _plain_delta(delta: Any, finish_reason: Optional[str] = None) -> Optional[Chunk]:
+def plain_delta(delta: Any, finish_reason: Optional[str] = None) -> Optional[Chunk]:
     """Return the chunk of a delta that has only the common members."""
     if not isinstance(delta, dict) or not delta.keys() <= _DELTA_MEMBERS or delta.get("refusal"):
         return None
@@ -194,63 +194,6 @@ def _plain_delta(delta: Any, finish_reason: Optional[str] = None) -> Optional[Ch
         finish_reason=finish_reason,
         reasoning_field="reasoning_content" if reasoning else "",
     )
-
-
-class ChunkReader:
-    """Reads the chunks of one stream, or one whole completion.
-
-    Most providers repeat all but the delta to the letter. Once that frame is known, what stands in it is the delta
-    of a chunk that says nothing else, and it alone is parsed: 4 us a chunk in place of 12.
-    """
-
-    def __init__(self) -> None:
-        self._head = self._tail = ""
-        self._tries = 3  # some frames never come back: a time in milliseconds, random padding
-
-    is_done = False  # a stream of chunks ends with ``[DONE]`` alone
-
-    def parse(self, text: str) -> List[Chunk]:
-        """Return what one event's JSON text says; what it raises is that of ``read``."""
-        return [self.read(text)]
-
-    def whole(self, data: Any) -> List[Chunk]:
-        """Return what a whole completion says."""
-        return [Chunk.from_completion(data)]
-
-    def read(self, text: str) -> Chunk:
-        """Return a chunk from its JSON text.
-
-        Raises:
-            ValueError, RecursionError: it is no JSON.
-        """
-        if self._head and text.startswith(self._head):
-            try:
-                delta, end = _decode(text, len(self._head))
-            except ValueError:  # but for a space, perhaps
-                return Chunk.from_dict(json.loads(text))
-            chunk = _plain_delta(delta) if text[end:] == self._tail else None
-            if chunk is not None:
-                self._tries = 0
-                return chunk
-        chunk = Chunk.from_dict(json.loads(text))
-        if self._tries:
-            self._tries -= 1
-            self._learn(text)
-        return chunk
-
-    def _learn(self, text: str) -> None:
-        """Take what is around a delta for the frame, if another delta put into it reads as that one and no more."""
-        start = text.find('"delta":') + len('"delta":')
-        start += text.startswith(" ", start)
-        try:
-            head, tail = text[:start], text[_decode(text, start)[1] :]
-            if _plain(json.loads(head + '{"content":"."}' + tail)) == Chunk(True, (Piece("text", "."),)):
-                self._head, self._tail = head, tail
-        except ValueError:
-            pass  # there is none
-
-
-_decode = json.JSONDecoder().raw_decode
 
 
 def _error(data: Json, choices: List[Json]) -> Any:

@@ -82,6 +82,11 @@ class ResponsesReader:
         self._items: Dict[object, _Item] = {}
         self._thought: Optional[Tuple[int, Any]] = None  # item and part of the last words, where these are reasoning
 
+    @staticmethod
+    def texts(data: bytes) -> Tuple[List[str], bytes]:
+        """Return nothing: each event has its own number."""
+        return [], b""
+
     def parse(self, text: str) -> List[Chunk]:
         """Return what one event's JSON text adds.
 

@@ -98,10 +98,15 @@ class Reader:
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._pending: List[bytes] = []  # the beginning of an event, in the pieces it came in
+        self.pending: List[bytes] = []
+        """The beginning of an event, in the pieces it came in."""
         self._pending_bytes = 0
         self._is_first = True
         self._max_event_bytes = max_event_bytes
+
+    def go_on_with(self, begun: bytes) -> None:
+        """Take the beginning of an event in place of what is pending: others have read that."""
+        self.pending, self._pending_bytes = [begun] if begun else [], len(begun)
 
     def feed(self, data: bytes) -> List[Frame]:
         """Return the events that ``data`` completes."""
@@ -109,9 +114,9 @@ class Reader:
         if not has_cr and data.find(b"\n") < 0:
             self._keep(data)
             return []
-        if self._pending:
-            data = b"".join([*self._pending, data])
-            self._pending, self._pending_bytes = [], 0
+        if self.pending:
+            data = b"".join([*self.pending, data])
+            self.pending, self._pending_bytes = [], 0
             has_cr = data.find(b"\r") >= 0
         *events, rest = _BLANK_LINE.split(data) if has_cr else data.split(b"\n\n")
         if rest:
@@ -128,15 +133,15 @@ class Reader:
         return frames
 
     def _keep(self, data: bytes) -> None:
-        self._pending.append(data)
+        self.pending.append(data)
         self._pending_bytes += len(data)
         if self._pending_bytes > self._max_event_bytes:
             raise ProviderError(f"the provider sent an event of more than {self._max_event_bytes} bytes")
 
     def finish(self) -> List[Frame]:
         """Return the event a body ends with when its last blank line is missing."""
-        rest = b"".join(self._pending)
-        self._pending = []
+        rest = b"".join(self.pending)
+        self.pending = []
         return self._parse(rest) if rest.strip() else []
 
     def _parse(self, event: bytes) -> List[Frame]:

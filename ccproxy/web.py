@@ -112,8 +112,16 @@ LAST = _Mark()
 class Stream:
     """A streamed body: an iterator of bytes that the front door always closes, however the answer ended."""
 
-    def __init__(self, parts: Iterator[bytes], on_close: Callable[[], None], source: Optional[Source] = None) -> None:
+    def __init__(
+        self,
+        parts: Iterator[bytes],
+        on_close: Callable[[], None],
+        source: Optional[Source] = None,
+        plain: Callable[[], bytes] = bytes,
+    ) -> None:
         self._parts = parts
+        self.plain = plain
+        """Makes the next part the short way while the source is dry; nothing, where ``next`` has to make it."""
         self._on_close: Optional[Callable[[], None]] = on_close
         self.source = source
         """Where it comes from, as long as one thread may make its parts together with those of others."""
@@ -159,6 +167,7 @@ class Response:
         on_close: Callable[[], None],
         headers: Optional[Mapping[str, str]] = None,
         source: Optional[Source] = None,
+        plain: Callable[[], bytes] = bytes,
     ) -> Response:
         """Answer with server-sent events; ``on_close`` runs once the door is done with the body."""
-        return cls(200, {**EVENT_STREAM, **(headers or {})}, Stream(iter(parts), on_close, source))
+        return cls(200, {**EVENT_STREAM, **(headers or {})}, Stream(iter(parts), on_close, source, plain))

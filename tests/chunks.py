@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
+from ccproxy.chunk_reader import ChunkReader
 from ccproxy.errors import ProviderError
 from ccproxy.message import Event
-from ccproxy.openai import Chunk, ChunkReader
+from ccproxy.openai import Chunk
 from ccproxy.responses import ResponsesReader
 from ccproxy.sse import Reader, encode
 from ccproxy.translate.reply import ReplyContext

@@ -25,6 +25,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "message",
         "encoded",
         "openai",
+        "chunk_reader",
         "remembered",
         "responses",
         "citations",

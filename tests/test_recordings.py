@@ -17,7 +17,8 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Sequ
 import pytest
 import sseclient
 
-from ccproxy.openai import Chunk, ChunkReader
+from ccproxy.chunk_reader import ChunkReader
+from ccproxy.openai import Chunk
 from ccproxy.sse import Reader
 from grammar import check_error, check_grammar, error_of, fold, parse_sse
 from recordings import VARIABLE, Call, Reading, Recording, folder, load

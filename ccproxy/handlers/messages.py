@@ -194,7 +194,12 @@ def _stream(exchange: Exchange, record: Record, headers: Dict[str, str], *, is_o
         exchange.close()
         record.end()
 
-    return Response.stream(_parts(exchange, record, is_open), on_close, headers, exchange.source)
+    def plain() -> bytes:
+        events = exchange.plain()
+        record.see(events)
+        return encode(events)
+
+    return Response.stream(_parts(exchange, record, is_open), on_close, headers, exchange.source, plain)
 
 
 def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]:

@@ -18,12 +18,13 @@ import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from ..access import is_local_name
+from ..chunk_reader import ChunkReader
 from ..config.credentials import secret_headers
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
 from ..frozen import frozen
-from ..openai import Chunk, ChunkReader
+from ..openai import Chunk
 from ..responses import ResponsesReader
 from ..sse import Reader
 from ..translate.failure import Target, mask, translate_failure, unreadable
@@ -268,6 +269,8 @@ class ProviderResponse:
         self.secrets = secrets
         self.headers = answer.headers
         self.source = Reads(answer)
+        self._lines, self._bad_lines = Reader(), 0
+        self._rest = b""
         self.is_done = False
         """Whether the provider said that the answer is complete."""
 
@@ -286,6 +289,25 @@ class ProviderResponse:
         if held:
             yield held
 
+    def plain(self) -> List[str]:
+        """Read what has come; return the texts of the events that it completes, if these are of text alone.
+
+        ``chunks`` gives it all the same, and whatever else there is about it, unless ``drop_plain`` is called.
+        """
+        data = self.source.look()
+        if b"\n" not in data or not self._quoted.passes(data):
+            return []
+        begun = self._lines.pending
+        texts, self._rest = self._reader.texts(b"".join([*begun, data]) if begun else data)
+        return texts
+
+    def drop_plain(self) -> None:
+        """Go on behind the texts that ``plain`` returned."""
+        self.source.drop()
+        if self._rest or self._lines.pending:
+            self._lines.go_on_with(self._rest)
+        self._bad_lines = 0
+
     def chunks(self) -> Iterator[List[Chunk]]:
         """Yield the chunks of an answer, those of one read together; a whole answer comes as one read."""
         reads = self.reads()
@@ -303,22 +325,21 @@ class ProviderResponse:
         return "json" not in kind and first.lstrip()[:1] not in (b"{", b"[", b"<")
 
     def _events(self, first: bytes, reads: Iterator[bytes]) -> Iterator[List[Chunk]]:
-        reader, bad_lines = Reader(), 0
         for data in itertools.chain((first,), reads, (None,)):
             if data == b"":
                 yield []
                 continue
             chunks: List[Chunk] = []
-            for event in reader.finish() if data is None else reader.feed(data):
+            for event in self._lines.finish() if data is None else self._lines.feed(data):
                 if event.data.strip() == "[DONE]":
                     self.is_done = True
                     break
                 try:
                     chunks += self._reader.parse(event.data)
-                    bad_lines = 0
+                    self._bad_lines = 0
                 except (ValueError, RecursionError):
-                    bad_lines += 1
-                if bad_lines > MAX_BAD_LINES:
+                    self._bad_lines += 1
+                if self._bad_lines > MAX_BAD_LINES:
                     yield chunks
                     raise ProviderError("the provider's stream is not JSON")
             self.is_done = self.is_done or self._reader.is_done

@@ -75,7 +75,7 @@ class PromptResponse(http.client.HTTPResponse):
         """
         if (not self.chunked and self.length is None) or self.fp is None:
             return super().read1(n)
-        return self._of_chunks(n) if self.chunked else self._of_length(n)
+        return self.read_chunks(n) if self.chunked else self._of_length(n)
 
     def _of_length(self, n: int) -> bytes:
         """Read of a body whose length is known; before 3.13 http.client does not count here."""
@@ -88,7 +88,8 @@ class PromptResponse(http.client.HTTPResponse):
             raise http.client.IncompleteRead(b"", self.length)
         return body
 
-    def _of_chunks(self, n: int) -> bytes:
+    def read_chunks(self, n: int) -> bytes:
+        """Return what is there of a body in chunks; see ``read1``."""
         body = b""
         while not body and not self._unchunker.is_done:
             data = self._recv(n) if self._recv is not None else self._first(n)

@@ -32,6 +32,13 @@ class Quoted:
         self._secrets, self._bytes = _encoded(tuple(secrets))
         self._held = b""
 
+    def passes(self, data: bytes) -> bool:
+        """Whether ``feed`` would return a piece, of a byte at least, as it is."""
+        for secret in self._secrets:
+            if secret in data:
+                return False
+        return not (self._held or (data[-1] in self._bytes and self._begun_by(data)))
+
     def feed(self, data: bytes) -> bytes:
         """Return the next bytes, but for a secret's beginning at their end: the next piece decides about it."""
         if self._held:
@@ -40,10 +47,14 @@ class Quoted:
             if data.find(secret) >= 0:  # ``in`` takes 0.6 us more
                 data = data.replace(secret, MASK.encode())
         if data and data[-1] in self._bytes:
-            size = max(_overlap(data, secret) for secret in self._secrets)
+            size = self._begun_by(data)
             if size:
                 data, self._held = data[:-size], data[-size:]
         return data
+
+    def _begun_by(self, data: bytes) -> int:
+        """Return how many bytes at the end may begin a secret."""
+        return max(_overlap(data, secret) for secret in self._secrets)
 
     def finish(self) -> bytes:
         """Return what was held back: it is no secret."""

@@ -3,6 +3,7 @@ no more."""
 
 from __future__ import annotations
 
+import http.client
 import ssl
 from contextlib import suppress
 from typing import Iterator, Optional
@@ -23,6 +24,8 @@ class Reads:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._response: Optional[PromptResponse] = None
+        self._ahead = b""
+        self._fault: Optional[Exception] = None
         self._waits = True
         self.patience = 0.0
         self.is_dry = False
@@ -43,13 +46,40 @@ class Reads:
                 self.is_dry = True
                 yield b""
                 self.is_dry = False
+            if self._fault is not None:
+                try:
+                    raise self._fault
+                finally:
+                    self._fault = None  # its traceback leads here
             try:
-                data = read1(size)
+                data = self._ahead or read1(size)
+                self._ahead = b""
             except (BlockingIOError, ssl.SSLWantReadError):
                 continue  # half a TLS record, perhaps
             if not data:
                 return
             yield data
+
+    def look(self) -> bytes:
+        """Read the next piece now, while ``is_dry``; nothing, where that is for ``pieces`` alone to tell.
+
+        It is the next one of ``pieces`` all the same, unless it is dropped.
+        """
+        response = self._response
+        if response is None:
+            return b""
+        try:
+            self._ahead = response.read_chunks(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
+        except (OSError, ValueError, http.client.HTTPException) as fault:
+            self._fault = fault
+            return b""
+        return self._ahead if response.is_dry else b""
+
+    def drop(self) -> None:
+        """Let go of the piece that was looked at: nobody needs it any more."""
+        self._ahead = b""
 
     def stop_waiting(self) -> int:
         """Wait no more, where the body comes in chunks, neither compressed nor through layers of TLS."""

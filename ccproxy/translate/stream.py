@@ -122,21 +122,25 @@ class StreamTranslator:
 
         Such are nine chunks of ten; this takes 3 us for one, the whole way 9.
         """
-        block = self._writer.open
-        if block is None or block.kind != "text" or chunk[2:] != _NOTHING_ELSE or len(chunk.pieces) != 1:
+        if len(chunk.pieces) != 1 or chunk[2:] != _NOTHING_ELSE:
             return []
         kind, text = chunk.pieces[0]
-        if kind != "text" or not text.isascii() or not self._passes_text:
+        return self.plain([text]) if kind == "text" and text.isascii() else []
+
+    def plain(self, texts: List[str]) -> List[Event]:
+        """Return the deltas for texts, of whole characters, that merely go on with the open block, else nothing."""
+        block = self._writer.open
+        if block is None or block.kind != "text" or not self._passes_text:
             return []
-        self._writer.characters += len(text)
-        return [TextDelta(block.index, text)]
+        self._writer.characters += sum(map(len, texts))
+        return [TextDelta(block.index, text) for text in texts]
 
     @property
     def _passes_text(self) -> bool:
         """Whether text goes out as it comes: nothing is looked for in it, no half of a character is held."""
-        looks = self._fence is not None or (self._tags is not None and not self._tags.is_done)
+        looks = self._fence is not None or self._tags is not None
         is_over = self._phase is not Phase.STREAMING
-        return not (looks or is_over or self._context.stop_sequences or self._halves["text"].is_holding)
+        return not (looks or is_over or self._context.stop_sequences or self._halves["text"].held)
 
     def _feed_content(self, chunk: Chunk) -> None:
         if chunk.state or chunk.reasoning_field:
@@ -240,6 +244,8 @@ class StreamTranslator:
             self._text(piece.text)
         else:
             self._split(self._tags.feed(piece.text))
+            if self._tags.is_done:
+                self._tags = None
 
     def _send_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []

@@ -11,26 +11,22 @@ class HalfJoiner:
     """Joins characters whose two UTF-16 halves came in two pieces; a half that stays alone becomes U+FFFD."""
 
     def __init__(self) -> None:
-        self._held = ""
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether the first half of a character waits for its second."""
-        return bool(self._held)
+        self.held = ""
+        """The first half of a character, which waits for its second."""
 
     def feed(self, text: str) -> str:
         """Return the text that is whole."""
-        if not self._held and text.isascii():
+        if not self.held and text.isascii():
             return text
-        text = self._held + text
-        self._held = ""
+        text = self.held + text
+        self.held = ""
         if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._held = text[:-1], text[-1]
+            text, self.held = text[:-1], text[-1]
         return _without_halves(text)
 
     def finish(self) -> str:
         """Return what replaces a half that stayed alone."""
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         return "\ufffd" if held else ""
 
 

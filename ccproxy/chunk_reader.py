@@ -1,0 +1,134 @@
+"""``ChunkReader``: the chunks of one stream from their text; most of them say again what those before them said."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from typing import Any, List, Optional, Pattern, Tuple
+
+from .openai import Chunk, Piece, plain_chunk, plain_delta
+
+_TRIES = 3
+"""Some frames never come back: a time in milliseconds, random padding."""
+_decode = json.JSONDecoder().raw_decode
+
+
+class ChunkReader:
+    """Reads the chunks of one stream, or one whole completion.
+
+    Most providers repeat all but the delta to the letter. Once that frame is known, what stands in it is the delta
+    of a chunk that says nothing else, and it alone is parsed: 4 us a chunk in place of 12.
+    """
+
+    def __init__(self) -> None:
+        self._head = self._tail = ""
+        self._tries = self._text_tries = _TRIES
+        self._text: Optional[Pattern[bytes]] = None
+        self._wants_text = False
+
+    is_done = False  # a stream of chunks ends with ``[DONE]`` alone
+
+    def parse(self, text: str) -> List[Chunk]:
+        """Return what one event's JSON text says; what it raises is that of ``read``."""
+        return [self.read(text)]
+
+    def whole(self, data: Any) -> List[Chunk]:
+        """Return what a whole completion says."""
+        return [Chunk.from_completion(data)]
+
+    def texts(self, data: bytes) -> Tuple[List[str], bytes]:
+        """Return the text of each event, if all of them have text alone in the frame that is known for it; and the
+        beginning of the next one.
+
+        Otherwise nothing, and the next chunk of text that is read may tell the frame. This takes 2 us an event, in
+        place of 14 for cutting and reading it.
+        """
+        if self._text is not None:
+            parts = self._text.split(data)  # between events, text, between events, ...
+            rest = parts.pop()
+            if not any(parts[::2]) and b"\n" not in rest and b"\r" not in rest:
+                try:
+                    return [_unescaped(text) if b"\\" in text else text.decode() for text in parts[1::2]], rest
+                except UnicodeDecodeError:
+                    return [], b""
+        self._wants_text = self._text_tries > 0
+        return [], b""
+
+    def read(self, text: str) -> Chunk:
+        """Return a chunk from its JSON text.
+
+        Raises:
+            ValueError, RecursionError: it is no JSON.
+        """
+        chunk = self._read(text)
+        if self._wants_text and len(chunk.pieces) == 1 and chunk.pieces[0].kind == "text":
+            self._wants_text = False
+            self._text_tries -= 1
+            self._text = _text_frame(text) or self._text
+        return chunk
+
+    def _read(self, text: str) -> Chunk:
+        if self._head and text.startswith(self._head):
+            try:
+                delta, end = _decode(text, len(self._head))
+            except ValueError:  # but for a space, perhaps
+                return Chunk.from_dict(json.loads(text))
+            chunk = plain_delta(delta) if text[end:] == self._tail else None
+            if chunk is not None:
+                self._tries = 0
+                return chunk
+        chunk = Chunk.from_dict(json.loads(text))
+        if self._tries:
+            self._tries -= 1
+            self._learn(text)
+        return chunk
+
+    def _learn(self, text: str) -> None:
+        """Take what is around a delta for the frame, if another delta put into it reads as that one and no more."""
+        start = text.find('"delta":') + len('"delta":')
+        start += text.startswith(" ", start)
+        try:
+            head, tail = text[:start], text[_decode(text, start)[1] :]
+            if plain_chunk(json.loads(head + '{"content":"."}' + tail)) == Chunk(True, (Piece("text", "."),)):
+                self._head, self._tail = head, tail
+        except ValueError:
+            pass  # there is none
+
+
+# --- the frame of a text ---------------------------------------------------------------------------------------------
+
+# Text in JSON, but for the halves of characters that ``\u`` may write.
+_TEXT = rb'(?!")([^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*)'
+# What no reading looks at, and many providers change with each chunk.
+_VARYING = re.compile(r'("(?:id|created|obfuscation|p)": ?)(?:"[^"\\\x00-\x1f]*"|[0-9]+)')
+_VALUE = rb'(?:"[^"\\\x00-\x1f]*"|[0-9]+)'
+
+
+def _text_frame(text: str) -> Optional[Pattern[bytes]]:
+    """Return the pattern of events like this one, if other text put into it reads as that and no more."""
+    start = text.find('"content":') + len('"content":')
+    start += text.startswith(" ", start)
+    try:
+        head, tail = text[: start + 1], text[_decode(text, start)[1] - 1 :]
+        chunk = Chunk.from_dict(json.loads(head + "." + tail))
+    except ValueError:
+        return None
+    is_text_alone = chunk == Chunk(True, (Piece("text", "."),)) and not re.search(r"[\r\n]", head + tail)
+    return _compiled(_around(head), _around(tail)) if is_text_alone else None
+
+
+def _around(text: str) -> bytes:
+    """Return the pattern of what is before or after a text."""
+    parts = [re.escape(part).encode("utf-8", "replace") for part in _VARYING.split(text)]
+    return b"".join(part + _VALUE * (place % 2) for place, part in enumerate(parts))
+
+
+@lru_cache(maxsize=256)  # a model's streams have the same one; to make it takes 400 us
+def _compiled(before: bytes, after: bytes) -> Pattern[bytes]:
+    return re.compile(b"data: ?" + before + _TEXT + after + rb"\r?\n\r?\n")
+
+
+def _unescaped(text: bytes) -> str:
+    found: str = json.loads(b'"%s"' % text)
+    return found

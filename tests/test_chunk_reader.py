@@ -1,0 +1,166 @@
+"""Chunks that are read the short ways say what their whole text says, whatever came before them."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from typing import Any, List, Tuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ccproxy.chunk_reader import ChunkReader
+from ccproxy.openai import Chunk, Piece
+from ccproxy.sse import Reader
+from recordings import VARIABLE, folder, load
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+FRAMES = [
+    ('{"id":"1","choices":[{"index":0,"delta":', ',"finish_reason":null}]}'),
+    ('{"id":"1","choices":[{"index":0,"delta":', ',"finish_reason":"stop"}]}'),
+    ('{"id": "1", "choices": [{"index": 0, "delta": ', ', "finish_reason": null}], "usage": null}'),
+    ('{"id": "1", "choices": [{"index": 0, "delta": ', '}], "usage": {"prompt_tokens": 1}}'),
+    ('{"choices":[{"index":1,"delta":', "}]}"),
+    ('{"choices":[{"index":0,"message":{"delta":', "}}]}"),
+    ('{"choices":[{"delta":{},"index":0,"delta":', "}]}"),
+    ('{"choices":[{"index":0,"delta":', '}],"error":{"message":"x"}}'),
+    ('{"x\\"delta":', ',"choices":[{"index":0,"delta":{"content":"a"}}]}'),
+    ('{"choices":[{"index":0,"delta":', "}"),
+]
+DELTAS = st.dictionaries(st.sampled_from(["content", "reasoning_content", "role", "refusal", "audio"]), ANY_JSON)
+
+
+@given(st.lists(st.tuples(st.sampled_from(FRAMES), DELTAS | st.just({"content": "a"}), st.booleans()), max_size=8))
+@settings(deadline=None, max_examples=300)
+def test_a_stream_reads_as_its_chunks(chunks: List[Tuple[Tuple[str, str], Any, bool]]) -> None:
+    """Frames that come back, change or break: each chunk is what its whole text says."""
+    reader = ChunkReader()
+    for (head, tail), value, is_spaced in chunks:
+        text = f"{head}{' ' * is_spaced}{json.dumps(value)}{tail}"
+        try:
+            expected = Chunk.from_dict(json.loads(text))
+        except ValueError:
+            with pytest.raises(ValueError):
+                reader.read(text)
+        else:
+            assert reader.read(text) == expected
+
+
+WORDS = st.text(st.sampled_from("aZ .{}:,[]'<\"\\\n/") | st.characters(), max_size=6)
+MEMBERS = st.dictionaries(st.sampled_from(["id", "created", "obfuscation", "p"]), WORDS | st.integers(0, 9), max_size=2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(FRAMES), WORDS, st.booleans(), MEMBERS), max_size=8))
+@settings(deadline=None, max_examples=300)
+def test_texts_are_what_the_chunks_say(chunks: List[Tuple[Tuple[str, str], str, bool, Any]]) -> None:
+    """Whatever came before, an event of which the text is seen at once reads as that text and nothing else."""
+    reader = ChunkReader()
+    for (head, tail), words, is_escaped, members in chunks:
+        delta = json.dumps({"content": words}, ensure_ascii=is_escaped)
+        more = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in members.items())
+        event = f"data: {head}{delta}{tail[:-1]}{more}{tail[-1:]}\n\n"
+        check_texts(reader, event.encode("utf-8", "replace"))
+
+
+def check_texts(reader: ChunkReader, event: bytes) -> bool:
+    """Let a reader look at an event, and read it where it saw no text; return whether it did.
+
+    What it saw must be all that the event says.
+    """
+    texts, rest = reader.texts(event)
+    chunks = []
+    for frame in Reader().feed(event):
+        with suppress(ValueError):
+            chunks += [Chunk.from_dict(json.loads(frame.data)) if texts else reader.read(frame.data)]
+    assert not texts or (rest, chunks) == (b"", [Chunk(True, (Piece("text", text),)) for text in texts])
+    return bool(texts)
+
+
+@pytest.mark.skipif(not folder().is_dir(), reason=f"no recordings: {VARIABLE} names their folder")
+def test_the_texts_of_recorded_streams() -> None:
+    """Text is seen at once in nine events of ten of those that say nothing else, of all providers there are."""
+    seen = missed = 0
+    for source in load():
+        reader = ChunkReader()
+        for event in re.findall(rb"data:.*?\n\r?\n", source.body if source.api == "chat" else b"", re.DOTALL):
+            if check_texts(reader, event):
+                seen += 1
+            else:
+                missed += is_text(event)
+    assert seen > 9 * missed
+
+
+def is_text(event: bytes) -> bool:
+    """Whether an event has text and nothing else to say."""
+    try:
+        chunk = Chunk.from_dict(json.loads(event[5:]))
+    except ValueError:
+        return False
+    return chunk[2:] == Chunk()[2:] and [piece.kind for piece in chunk.pieces] == ["text"]
+
+
+def frame(content: bytes, number: int = 1) -> bytes:
+    """An event as OpenAI writes it."""
+    return b'data: {"id":"%d","choices":[{"index":0,"delta":{"content":%s},"finish_reason":null}],"p":"%s"}\n\n' % (
+        number,
+        content,
+        b"x" * number,
+    )
+
+
+@pytest.fixture
+def reader() -> ChunkReader:
+    """One that was asked for texts before it read the first."""
+    reader = ChunkReader()
+    assert reader.texts(frame(b'"a b"')) == ([], b"")
+    reader.read(frame(b'"a b"')[6:-2].decode())
+    return reader
+
+
+def test_several_events_at_once(reader: ChunkReader) -> None:
+    """Each has its text; the beginning of another one is left, wherever it ends."""
+    data = frame(b'"one"', 2) + frame(b'"two \\n\\" \\\\"', 3) + frame('"\u00e9\u4f60"'.encode(), 4)
+    for cut in range(len(frame(b'"n"')) - 2):
+        rest = frame(b'"n"')[:cut]
+        assert reader.texts(data + rest) == (["one", 'two \n" \\', "\u00e9\u4f60"], rest)
+    assert reader.texts(data.replace(b"\n", b"\r\n"))[0][0] == "one"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        frame(b'""'),
+        frame(b"null"),
+        frame(b'"\\ud83d"'),
+        frame(b'"\\u00e9"'),
+        frame(b'"\xff"'),
+        frame(b'"a", "x": "b"'),
+        frame(b'"a"').replace(b"null", b'"stop"'),
+        frame(b'"a"').replace(b'"1"', b'["1"]'),
+        b": ping\n\n",
+        b"data: [DONE]\n\n",
+        frame(b'"a"')[1:],
+    ],
+)
+def test_what_is_no_plain_text(reader: ChunkReader, event: bytes) -> None:
+    """One such event, and all of them are for the whole reading: text in another frame, and whatever is no text."""
+    assert reader.texts(event) == ([], b"")
+    assert reader.texts(frame(b'"a"') + event) == ([], b"")
+    assert reader.texts(event + frame(b'"a"')) == ([], b"")
+
+
+def test_frames_that_never_come_back() -> None:
+    """Are learned a few times, not for each chunk."""
+    reader, found = ChunkReader(), set()
+    for number in range(9):
+        event = frame(b'"a"').replace(b"index", b'index":0,"n%d' % number)
+        assert reader.texts(event) == ([], b"")
+        reader.read(event[6:-2].decode())
+        found.add(reader._text)
+    assert len(found - {None}) == 3
