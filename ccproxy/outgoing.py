@@ -131,9 +131,9 @@ class ClientLine:
 
     def _send_soon(self, data: bytes) -> None:
         self._last = time.monotonic()
-        data = self._rest + data
+        data = self._rest + data if self._rest else data
         try:
             sent = os.write(self._connection.fileno(), data)
         except BlockingIOError:
             sent = 0
-        self._rest = data[sent:]
+        self._rest = data[sent:] if sent < len(data) else b""

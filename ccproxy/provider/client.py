@@ -295,7 +295,7 @@ class ProviderResponse:
         ``chunks`` gives it all the same, and whatever else there is about it, unless ``drop_plain`` is called.
         """
         data = self.source.look()
-        if b"\n" not in data or not self._quoted.passes(data):
+        if data.find(b"\n") < 0 or not self._quoted.passes(data):
             return []
         begun = self._lines.pending
         texts, self._rest = self._reader.texts(b"".join([*begun, data]) if begun else data)
@@ -303,7 +303,7 @@ class ProviderResponse:
 
     def drop_plain(self) -> None:
         """Go on behind the texts that ``plain`` returned."""
-        self.source.drop()
+        self.source.ahead = b""
         if self._rest or self._lines.pending:
             self._lines.go_on_with(self._rest)
         self._bad_lines = 0

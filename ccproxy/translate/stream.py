@@ -57,6 +57,9 @@ class Phase(Enum):
     ENDED = "ended"
 
 
+_STREAMING = Phase.STREAMING  # to ask an enumeration for it takes longer
+
+
 class StreamTranslator:
     """One answer's translation. ``feed`` chunks, then ``finish`` or ``fail``; each returns the events to send."""
 
@@ -130,17 +133,12 @@ class StreamTranslator:
     def plain(self, texts: List[str]) -> List[Event]:
         """Return the deltas for texts, of whole characters, that merely go on with the open block, else nothing."""
         block = self._writer.open
-        if block is None or block.kind != "text" or not self._passes_text:
+        if block is None or block.kind != "text" or self._phase is not _STREAMING:
             return []
+        if self._fence or self._tags or self._context.stop_sequences or self._halves["text"].held:
+            return []  # something is looked for in it, or half a character is held
         self._writer.characters += sum(map(len, texts))
         return [TextDelta(block.index, text) for text in texts]
-
-    @property
-    def _passes_text(self) -> bool:
-        """Whether text goes out as it comes: nothing is looked for in it, no half of a character is held."""
-        looks = self._fence is not None or self._tags is not None
-        is_over = self._phase is not Phase.STREAMING
-        return not (looks or is_over or self._context.stop_sequences or self._halves["text"].held)
 
     def _feed_content(self, chunk: Chunk) -> None:
         if chunk.state or chunk.reasoning_field:
