@@ -28,9 +28,7 @@ from .http1 import (
 MIN_RATE = 4000.0
 """Bytes per second that a client has to send or take, beyond the pause it is allowed."""
 MAX_EMPTY_LINES = 4
-# Most requests fit into the first read. A buffer of 64 KB each time makes the allocator grow the thread's memory and
-# give it back, four system calls a request.
-_FIRST_READ, _READ_SIZE = 8192, 65536
+_READ_SIZE = 65536
 _NEAR = 0.02
 """A timeout that is off by this share is left as it is: setting one is a system call."""
 
@@ -138,7 +136,7 @@ class Incoming:
         timeout, before = min(self._pause, left), self._connection.gettimeout()
         if before is None or abs(before - timeout) > timeout * _NEAR:
             self._connection.settimeout(timeout)
-        data = self._connection.recv(_READ_SIZE if self._buffer else _FIRST_READ)
+        data = self._connection.recv(_READ_SIZE)
         self._buffer += data
         return len(data)
 
