@@ -85,6 +85,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "accounting.journal",
         "feed",
         "metrics",  # remembers under a lock
+        "accounting.totals",
         "accounting.usage",
         "accounting.spending",
         "recall",  # remembers under a lock

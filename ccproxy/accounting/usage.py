@@ -1,21 +1,19 @@
-"""What the ledger says about a period: totals, by model, rule, session and day. Money is summed as decimals."""
+"""What the ledger says about a period: totals, by model, rule, session and day."""
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import closing
-from dataclasses import field
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import CcproxyError
 from ..frozen import frozen
 from .budget import SESSION, TODAY, Spent, budgets
 from .ledgerfile import MIGRATIONS, UNKNOWN_COST
-from .pricing import plain
+from .totals import COLUMNS, Totals, amount
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,104 +25,37 @@ PERIODS = (SESSION, TODAY, "7d", "30d", "all")
 MAX_GROUPS = 50
 MAX_DAYS = 400
 
-# Column of the answer: how it is made of the rows of a group.
-MEASURES: Dict[str, str] = {
-    "requests": "COUNT(*)",
-    "errors": "COALESCE(SUM(outcome = 'failed'), 0)",
-    "cancelled": "COALESCE(SUM(outcome = 'cancelled'), 0)",
-    "attempts": "COALESCE(SUM(attempts), 0)",
-    "input_tokens": "COALESCE(SUM(input_tokens), 0)",
-    "cache_read_tokens": "COALESCE(SUM(cache_read_tokens), 0)",
-    "cache_write_tokens": "COALESCE(SUM(cache_write_tokens), 0)",
-    "output_tokens": "COALESCE(SUM(output_tokens), 0)",
-    "thinking_tokens": "COALESCE(SUM(thinking_tokens), 0)",
-    "cost_usd": "money(cost)",
-    "unknown_cost_requests": f"COALESCE(SUM({UNKNOWN_COST}), 0)",
-    "saving_usd": "saving(claude_cost, cost)",
-    "first_content_p50": "p50(first_content)",
-    "first_content_p95": "p95(first_content)",
-}
-# Of a day and its models no times: they would be sorted once more for each.
-_SUMS = {name: sql for name, sql in MEASURES.items() if not name.startswith("first_content")}
-# A day is one of the server's, as is `today`.
-_COLUMNS = {"day": "date(time, 'unixepoch', 'localtime')"}
+# What rows are told apart by. A day is one of the server's, as is ``today``.
+_KEYS = {"day": "date(time, 'unixepoch', 'localtime')", "model": "model", "rule": "rule", "session": "session"}
+# They are read once, in the smallest groups, from which all others are put together.
+_PARTS = f"SELECT {', '.join([*_KEYS.values(), *COLUMNS])} FROM requests WHERE %s GROUP BY 1, 2, 3, 4"  # noqa: S608
+
+_Found = Tuple[Tuple[str, ...], Totals]
 
 
 @frozen
 class Group:
-    """How rows are put together: one entry for each combination of values in ``columns``."""
+    """How parts are put together: one entry for each combination of values in ``columns``."""
 
     columns: Tuple[str, ...]
-    order: str
-    """Which entries come first, where there are more than ``most``."""
-    measures: Mapping[str, str] = field(default_factory=lambda: MEASURES)
+    latest: Optional[Callable[[_Found], Any]] = None
+    """What the later entries have more of, which come first; without it those with the most requests do."""
     most: int = MAX_GROUPS
+    has_times: bool = True
 
 
-# Key of the answer: what its list holds.
+# Key of the answer: what its list holds. Of a day and its models no times: nobody asks for so many.
 GROUPS: Dict[str, Group] = {
-    "by_model": Group(("model",), "COUNT(*) DESC, model"),
-    "by_rule": Group(("rule",), "COUNT(*) DESC, rule"),
-    "by_session": Group(("session",), "MAX(time) DESC"),
-    "by_day": Group(("day",), "day DESC", _SUMS, MAX_DAYS),
-    "by_day_and_model": Group(("day", "model"), "day DESC, COUNT(*) DESC, model", _SUMS, MAX_DAYS * 10),
+    "by_model": Group(("model",)),
+    "by_rule": Group(("rule",)),
+    "by_session": Group(("session",), lambda found: found[1].newest),
+    "by_day": Group(("day",), lambda found: found[0][0], MAX_DAYS, has_times=False),
+    "by_day_and_model": Group(("day", "model"), lambda found: found[0][0], MAX_DAYS * 10, has_times=False),
 }
 
 
 class LedgerUnreadable(CcproxyError):
     """The ledger is there and cannot be read."""
-
-
-class _Money:
-    """The exact sum of amounts kept as text; NULL when none of them is known."""
-
-    def __init__(self) -> None:
-        self._sum: Optional[Decimal] = None
-
-    def step(self, amount: Optional[str]) -> None:
-        if amount is not None:
-            self._sum = (self._sum or Decimal(0)) + Decimal(amount)
-
-    def finalize(self) -> Optional[str]:
-        return None if self._sum is None else plain(self._sum)
-
-
-class _Saving(_Money):
-    """The sum of the differences, where both amounts are known."""
-
-    def step(self, amount: Optional[str], less: Optional[str] = None) -> None:
-        if amount is not None and less is not None:
-            super().step(str(Decimal(amount) - Decimal(less)))
-
-
-class _Median:
-    """The value that a share of the values does not exceed (nearest rank)."""
-
-    share = 0.5
-
-    def __init__(self) -> None:
-        self._values: List[float] = []
-
-    def step(self, value: Optional[float]) -> None:
-        if value is not None:
-            self._values.append(value)
-
-    def finalize(self) -> Optional[float]:
-        values = sorted(self._values)
-        return values[math.ceil(self.share * len(values)) - 1] if values else None
-
-
-class _P95(_Median):
-    share = 0.95
-
-
-# Name in SQL: number of arguments, and what makes the sum.
-AGGREGATES: Dict[str, Tuple[int, Any]] = {
-    "money": (1, _Money),
-    "saving": (2, _Saving),
-    "p50": (1, _Median),
-    "p95": (1, _P95),
-}
 
 
 def report(path: Path, period: str, now: float, limits: Optional[Mapping[str, Decimal]] = None) -> Json:
@@ -154,15 +85,27 @@ def report(path: Path, period: str, now: float, limits: Optional[Mapping[str, De
                 "time_zone": time.strftime("%Z", time.localtime(now)),
                 "session": session,
                 "budgets": [budget.to_dict() for budget in budgets(limits or {}, so_far)],
-                "totals": _rows(database, MEASURES, f"WHERE {condition}", values)[0],
             }
-            for key, group in GROUPS.items():
-                columns = {name: f"{_COLUMNS.get(name, name)} AS {name}" for name in group.columns}
-                clause = f"WHERE {condition} GROUP BY {', '.join(columns)} ORDER BY {group.order} LIMIT {group.most}"
-                answer[key] = _rows(database, {**columns, **group.measures}, clause, values)
-            return answer
+            parts = database.execute(_PARTS % condition, values).fetchall()
     except (sqlite3.Error, OSError) as error:
         raise LedgerUnreadable(f"{path}: cannot be read: {error}") from None
+    found = [(dict(zip(_KEYS, part)), Totals.of(*part[len(_KEYS) :])) for part in parts]
+    (answer["totals"],) = _entries(found, Group(())) or [Totals().to_dict()]
+    return {**answer, **{key: _entries(found, group) for key, group in GROUPS.items()}}
+
+
+def _entries(parts: Sequence[Tuple[Mapping[str, str], Totals]], group: Group) -> List[Json]:
+    """Return the totals of each combination of values that occurs, as far as there is room."""
+    found: Dict[Tuple[str, ...], Totals] = {}
+    for names, totals in parts:
+        found.setdefault(tuple([names[column] for column in group.columns]), Totals()).add(totals)
+    ordered = sorted(found.items(), key=lambda entry: (-entry[1].counts["requests"], entry[0]))
+    if group.latest is not None:
+        ordered.sort(key=group.latest, reverse=True)
+    return [
+        {**dict(zip(group.columns, names)), **totals.to_dict(has_times=group.has_times)}
+        for names, totals in ordered[: group.most]
+    ]
 
 
 def open_ledger(path: Optional[Path]) -> sqlite3.Connection:
@@ -175,8 +118,6 @@ def open_ledger(path: Optional[Path]) -> sqlite3.Connection:
         database = sqlite3.connect(":memory:", isolation_level=None)
         for statement in (line for step in MIGRATIONS for line in step):
             database.execute(statement)
-    for name, (arguments, aggregate) in AGGREGATES.items():
-        database.create_aggregate(name, arguments, aggregate)
     database.execute("BEGIN")  # all answers are about the same rows
     return database
 
@@ -194,21 +135,11 @@ def _since(period: str, now: float) -> Optional[float]:
 
 def spent(database: sqlite3.Connection, condition: str, *values: Any) -> Spent:
     """Return what the requests cost that meet a condition."""
-    columns = f"money(cost), COALESCE(SUM({UNKNOWN_COST}), 0)"
-    amount, unknown = database.execute(f"SELECT {columns} FROM requests WHERE {condition}", values).fetchone()  # noqa: S608
-    return Spent(Decimal(amount or 0), unknown)
+    columns = f"group_concat(cost), COALESCE(SUM({UNKNOWN_COST}), 0)"
+    costs, unknown = database.execute(f"SELECT {columns} FROM requests WHERE {condition}", values).fetchone()  # noqa: S608
+    return Spent(amount(costs), unknown)
 
 
 def _newest_session(database: sqlite3.Connection) -> str:
     row = database.execute("SELECT session FROM requests ORDER BY time DESC LIMIT 1").fetchone()
     return str(row[0]) if row else ""
-
-
-def _rows(database: sqlite3.Connection, columns: Mapping[str, str], clause: str, values: List[Any]) -> List[Json]:
-    """Return the columns of each group; a sum of money that is missing only because there is nothing is 0."""
-    found = database.execute(f"SELECT {', '.join(columns.values())} FROM requests {clause}", values)  # noqa: S608
-    rows = [dict(zip(columns, row)) for row in found]
-    for row in rows:
-        if row["cost_usd"] is None and not row["unknown_cost_requests"]:
-            row["cost_usd"] = "0"
-    return rows
