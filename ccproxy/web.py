@@ -18,7 +18,7 @@ EVENT_STREAM = {
     **PRIVATE,
     "x-accel-buffering": "no",  # nginx would collect the events
 }
-_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time, 3 us
+_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time, 2 us
 
 
 @frozen

@@ -15,7 +15,7 @@ from typing import Tuple
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """What one family of models counts. All figures are tokens. Each is itself alone: hashing its fields takes 5 us."""
+    """What one family of models counts. All figures are tokens. Each equals itself alone."""
 
     name: str
     pattern: str

@@ -44,7 +44,7 @@ class Quoted:
         if self._held:
             data, self._held = self._held + data, b""
         for secret in self._secrets:
-            if data.find(secret) >= 0:  # ``in`` takes 0.6 us more
+            if data.find(secret) >= 0:  # ``in`` takes 0.3 us more
                 data = data.replace(secret, MASK.encode())
         if data and data[-1] in self._bytes:
             size = self._begun_by(data)
@@ -114,7 +114,7 @@ class QuotedEvents:
         return told
 
     def _is_plain(self, events: List[Event]) -> bool:
-        """Whether there is nothing to do, as is nearly always; this takes 0.3 us."""
+        """Whether there is nothing to do, as is nearly always; this takes 1 us."""
         if self._text.begun:
             return False
         text = "".join([event.text if type(event) is TextDelta else _told(event) for event in events])
