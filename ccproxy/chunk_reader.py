@@ -42,10 +42,10 @@ class ChunkReader:
         beginning of the next one.
 
         Otherwise nothing, and the next chunk of text that is read may tell the frame. This takes 2 us an event, in
-        place of 14 for cutting and reading it.
+        place of 7 for cutting and reading it.
         """
         if self._text is not None:
-            one = self._text.fullmatch(data)  # as is nearly always: half the time of what is done for several
+            one = self._text.fullmatch(data)  # as is nearly always: 2 us less than for several
             if one is not None and one[1].isascii() and one[1].find(b"\\") < 0:
                 return [one[1].decode()], b""
             parts = self._text.split(data)  # between events, text, between events, ...
