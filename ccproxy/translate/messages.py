@@ -7,7 +7,6 @@ system messages first. Everything here is deterministic, so that a conversation 
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import eq
 from typing import (
     Any,
     Callable,
@@ -213,11 +212,8 @@ def _place_system(messages: Sequence[Message], target: Target) -> List[Message]:
     return placed + waiting
 
 
-def _merge(messages: List[Message]) -> List[Message]:
+def _merge(messages: Iterable[Message]) -> List[Message]:
     """Join neighbours of one role, as Anthropic does."""
-    roles = [message.role for message in messages]
-    if not any(map(eq, roles, roles[1:])):
-        return messages  # as most are, which is seen in a quarter of the time
     merged: List[Message] = []
     for message in messages:
         if merged and merged[-1].role == message.role != "system":
