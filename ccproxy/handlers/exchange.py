@@ -176,13 +176,10 @@ class Exchange:
 
         Most reads of a slow stream are such. With its socket calls one takes 45 us, and 80 the way through all layers.
         """
-        response = self._response
-        texts = response.plain() if isinstance(response, ProviderResponse) else []
-        events = self.translator.plain(texts) if texts else []
-        if not events:
+        if isinstance(self._response, CutShort) or not self.translator.passes_text():
             return []
-        response.drop_plain()  # type: ignore[union-attr]
-        return self._quoted.feed(events)
+        texts = self._response.texts()
+        return self._quoted.feed(self.translator.plain(texts)) if texts else []
 
     @property
     def source(self) -> Optional[Source]:

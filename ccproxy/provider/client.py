@@ -270,7 +270,6 @@ class ProviderResponse:
         self.headers = answer.headers
         self.source = Reads(answer)
         self._lines, self._bad_lines = Reader(), 0
-        self._rest = b""
         self.is_done = False
         """Whether the provider said that the answer is complete."""
 
@@ -289,24 +288,22 @@ class ProviderResponse:
         if held:
             yield held
 
-    def plain(self) -> List[str]:
+    def texts(self) -> List[str]:
         """Read what has come; return the texts of the events that it completes, if these are of text alone.
 
-        ``chunks`` gives it all the same, and whatever else there is about it, unless ``drop_plain`` is called.
+        What is of another kind stays for ``chunks``.
         """
         data = self.source.look()
         if data.find(b"\n") < 0 or not self._quoted.passes(data):
             return []
         begun = self._lines.pending
-        texts, self._rest = self._reader.texts(b"".join([*begun, data]) if begun else data)
+        texts, rest = self._reader.texts(b"".join([*begun, data]) if begun else data)
+        if texts:
+            self.source.ahead = b""
+            self._bad_lines = 0
+            if rest or begun:
+                self._lines.go_on_with(rest)
         return texts
-
-    def drop_plain(self) -> None:
-        """Go on behind the texts that ``plain`` returned."""
-        self.source.ahead = b""
-        if self._rest or self._lines.pending:
-            self._lines.go_on_with(self._rest)
-        self._bad_lines = 0
 
     def chunks(self) -> Iterator[List[Chunk]]:
         """Yield the chunks of an answer, those of one read together; a whole answer comes as one read."""

@@ -35,6 +35,7 @@ class PromptResponse(http.client.HTTPResponse):
         super().__init__(*args, **kwargs)
         self._unchunker = Unchunker()
         self._recv: Any = None
+        self._tls: Optional[ssl.SSLSocket] = None
         self.fields: Dict[str, str] = {}
         """The header fields by their names in lower case."""
 
@@ -110,8 +111,7 @@ class PromptResponse(http.client.HTTPResponse):
     @property
     def is_dry(self) -> bool:
         """Whether the next ``read1`` needs bytes of which the socket will tell: no end, no rest of a TLS record."""
-        sock = self._recv.__self__
-        return not self._unchunker.is_done and not (isinstance(sock, ssl.SSLSocket) and sock.pending())
+        return not (self._unchunker.is_done or (self._tls is not None and self._tls.pending()))
 
     def _first(self, n: int) -> bytes:
         """Read what came with the head; from then on the socket is read itself, and no buffer of 8 KB is kept."""
@@ -119,6 +119,7 @@ class PromptResponse(http.client.HTTPResponse):
         data: bytes = reader.read1(max(n, io.DEFAULT_BUFFER_SIZE))
         self.fp = raw = reader.detach()
         self._recv = raw._sock.recv
+        self._tls = raw._sock if isinstance(raw._sock, ssl.SSLSocket) else None
         return data
 
 

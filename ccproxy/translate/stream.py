@@ -128,17 +128,20 @@ class StreamTranslator:
         if len(chunk.pieces) != 1 or chunk[2:] != _NOTHING_ELSE:
             return []
         kind, text = chunk.pieces[0]
-        return self.plain([text]) if kind == "text" and text.isascii() else []
+        return self.plain([text]) if kind == "text" and text.isascii() and self.passes_text() else []
 
-    def plain(self, texts: List[str]) -> List[Event]:
-        """Return the deltas for texts, of whole characters, that merely go on with the open block, else nothing."""
+    def passes_text(self) -> bool:
+        """Whether text of whole characters merely goes on with the open block: nothing is held, or looked for in it."""
         block = self._writer.open
         if block is None or block.kind != "text" or self._phase is not _STREAMING:
-            return []
-        if self._fence or self._tags or self._context.stop_sequences or self._halves["text"].held:
-            return []  # something is looked for in it, or half a character is held
-        self._writer.characters += sum(map(len, texts))
-        return [TextDelta(block.index, text) for text in texts]
+            return False
+        return not (self._fence or self._tags or self._context.stop_sequences or self._halves["text"].held)
+
+    def plain(self, texts: List[str]) -> List[Event]:
+        """Return the deltas for texts that ``passes_text`` is true of."""
+        writer = self._writer
+        writer.characters += sum(map(len, texts))
+        return [TextDelta(writer.count - 1, text) for text in texts]
 
     def _feed_content(self, chunk: Chunk) -> None:
         if chunk.state or chunk.reasoning_field:
