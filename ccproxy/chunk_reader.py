@@ -11,6 +11,8 @@ from .openai import Chunk, Piece, plain_chunk, plain_delta
 
 _TRIES = 3
 """Some frames never come back: a time in milliseconds, random padding."""
+_LONGEST_FRAME = 2000
+"""Characters around a text of which a pattern is made, in some 5 ms; of a megabyte it would be 5 s."""
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -114,6 +116,8 @@ def _text_frame(text: str) -> Optional[Pattern[bytes]]:
     start += text.startswith(" ", start)
     try:
         head, tail = text[: start + 1], text[_decode(text, start)[1] - 1 :]
+        if len(head) + len(tail) > _LONGEST_FRAME:
+            return None
         chunk = Chunk.from_dict(json.loads(head + "." + tail))
     except ValueError:
         return None

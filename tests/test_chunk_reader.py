@@ -155,6 +155,14 @@ def test_what_is_no_plain_text(reader: ChunkReader, event: bytes) -> None:
     assert reader.texts(event + frame(b'"a"')) == ([], b"")
 
 
+def test_a_long_frame_is_no_pattern(reader: ChunkReader) -> None:
+    """Making a pattern of a megabyte takes seconds, in which no stream goes on."""
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"padding":"%s"}\n\n' % (b"x" * 10_000)
+    reader.texts(event)
+    assert reader.read(event[6:-2].decode()).pieces == (Piece("text", "a"),)
+    assert reader.texts(event) == ([], b"")
+
+
 def test_frames_that_never_come_back() -> None:
     """Are learned a few times, not for each chunk."""
     reader, found = ChunkReader(), set()

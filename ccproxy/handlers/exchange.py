@@ -31,6 +31,7 @@ from .context import Context
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 100
+_JSON = {"content-type": "application/json"}
 
 
 def translate_for(request: MessagesRequest, model: Model, context: Context) -> Translated:
@@ -68,9 +69,6 @@ def _send(body: Json, model: Model, context: Context, count: Callable[[], int]) 
     response = context.client.send(_call(repair(body), model, count), context.config, context.running.cancel)
     context.repairs.remember(key, repair)
     return response
-
-
-_JSON = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
 
 
 def _call(body: Json, model: Model, count: Callable[[], int]) -> Call:

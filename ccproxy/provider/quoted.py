@@ -35,7 +35,7 @@ class Quoted:
     def passes(self, data: bytes) -> bool:
         """Whether ``feed`` would return a piece, of a byte at least, as it is."""
         for secret in self._secrets:
-            if data.find(secret) >= 0:  # ``in`` tries the bytes as a number first, 1 us more
+            if data.find(secret) >= 0:  # ``in`` tries the bytes as a number first: 0.3 us more
                 return False
         return not (self._held or (data[-1] in self._bytes and self._begun_by(data)))
 
@@ -44,7 +44,7 @@ class Quoted:
         if self._held:
             data, self._held = self._held + data, b""
         for secret in self._secrets:
-            if data.find(secret) >= 0:  # ``in`` takes 0.3 us more
+            if data.find(secret) >= 0:
                 data = data.replace(secret, MASK.encode())
         if data and data[-1] in self._bytes:
             size = self._begun_by(data)
