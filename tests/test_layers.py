@@ -95,6 +95,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "logfile",
         "stub",
         "processes.background",
+        "processes.heap",
         "processes.code_watch",
         "processes.notify",
     ),

@@ -86,6 +86,7 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "load a_thousand_streams_and_two_thousand_idle_connections",
         "concurrency threads_return_to_their_number",
         "concurrency a_request_leaves_nothing_to_the_collector",
+        "serve_process all_threads_share_one_heap",
         "recall what_is_forgotten_is_free_at_once",
         "recall what_was_used_longest_ago_is_forgotten",
         "demo it_keeps_no_prompts",

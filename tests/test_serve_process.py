@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Dict, Iterator, List
 
@@ -297,3 +298,27 @@ def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
             command, check=False, stdout=closed, stderr=subprocess.PIPE, cwd=tmp_path, env=environment(tmp_path, {})
         )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def heaps_of(pid: int) -> List[str]:
+    """The heaps that glibc made for threads, each at a multiple of 64 MiB: memory, and what of these is reserved."""
+    maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return [
+        first[0]
+        for first, rest in zip(maps, maps[1:])
+        if int(first[0].split("-")[0], 16) % (64 << 20) == 0 and (first[1], rest[1]) == ("rw-p", "---p")
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks for heaps in /proc")
+def test_all_threads_share_one_heap(tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str]) -> None:
+    """What one thread frees is there for all others: the process takes no more memory for each of them."""
+    gate = threading.Event()
+    play(provider, "chunked", [gate])
+    with running(serve_command("--port", "0"), tmp_path, variables) as process, ExitStack() as clients:
+        url = process.address()
+        for _ in range(8):
+            clients.enter_context(open_stream(url))
+        heaps = heaps_of(process.popen.pid)
+        gate.set()
+    assert heaps == []
