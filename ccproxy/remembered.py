@@ -10,7 +10,7 @@ T = TypeVar("T")
 class Item(Dict[str, Any]):
     """A message or a tool as a client sent it. In the same words it is this very object again: nobody changes it."""
 
-    __slots__ = ("made", "text")
+    __slots__ = ("follower", "made", "text")
 
     def __init__(self, value: Mapping[str, Any], text: str) -> None:
         super().__init__(value)
@@ -18,6 +18,8 @@ class Item(Dict[str, Any]):
         """Its JSON, a character for each byte."""
         self.made: Dict[Any, Any] = {}
         """By function: what it was read as."""
+        self.follower = 0
+        """The identity of what came after it last."""
 
 
 def once(item: Any, make: Callable[..., T], *context: Any) -> T:

@@ -7,14 +7,18 @@ import json
 from typing import Any, Dict, List
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ccproxy.anthropic import MessagesRequest
+from ccproxy.encoded import encode
 from ccproxy.errors import InvalidRequest
 from ccproxy.handlers.context import parse_body
 from ccproxy.recall import LEAST_BODY, Recall
 from ccproxy.remembered import Item
+from ccproxy.translate.request import translate_request
 from ccproxy.web import Request
-from sent import translated
+from sent import model_of, translated
 from support import ask, proxy_with
 
 Json = Dict[str, Any]
@@ -57,16 +61,17 @@ def test_what_is_new_is_parsed(turns: int) -> None:
     assert new(first, read(recall, body(conversation(turns + 2)))) == [turns, turns + 1]
 
 
+@pytest.mark.parametrize("style", [{}, {"separators": (",", ":")}])
 @pytest.mark.parametrize("changed", [0, 1, 40, 98])
-def test_what_changed_is_parsed_again(changed: int) -> None:
+def test_what_changed_is_parsed_again(changed: int, style: Json) -> None:
     """A mark on a message, a result that was cleared: only that one, wherever it is; and what was taken out."""
     recall = Recall()
-    first = read(recall, body(conversation(100)))
+    first = read(recall, body(conversation(100)), **style)
     messages = conversation(100)
     messages[changed] = said(changed, cache_control={"type": "ephemeral"})
-    assert new(first, read(recall, body(messages))) == [changed]
+    assert new(first, read(recall, body(messages), **style)) == [changed]
     del messages[changed]
-    assert new(first, read(recall, body(messages))) == []
+    assert new(first, read(recall, body(messages), **style)) == []
 
 
 def test_short_messages_are_known_where_the_same_follows() -> None:
@@ -113,6 +118,16 @@ def test_what_was_used_longest_ago_is_forgotten() -> None:
     assert len(recall._items) == sum(map(len, recall._alike.values()))
 
 
+def test_what_follows_is_used_with_what_it_follows() -> None:
+    """It is forgotten no sooner."""
+    recall = Recall(most_characters=4 * 1100)
+    style = {"separators": (",", ":")}
+    first = read(recall, body([said(1), said(2)]), **style)
+    for messages in ([said(3)], [said(1), said(2)], [said(4)], [said(5)]):
+        read(recall, body(messages), **style)
+    assert new(first, read(recall, body([said(1), said(2)]), **style)) == []
+
+
 def test_what_is_forgotten_is_free_at_once() -> None:
     """With all that was read and translated of it: what waited for the collector would be many times the bound."""
 
@@ -143,6 +158,18 @@ def test_messages_that_begin_alike_are_told_apart() -> None:
         value = body([{"role": "user", "content": "The same beginning. " * 50 + str(number)}])
         assert new(read(recall, value), read(recall, value)) == []
     assert len(recall._items) == 64
+
+
+def test_what_follows_is_forgotten_with_the_rest() -> None:
+    """What came after a message that is still known is looked up anew when it was forgotten, and kept again."""
+    recall = Recall(most_characters=5 * 1100)
+    style = {"separators": (",", ":")}
+    first = read(recall, body([said(1), said(2)]), **style)
+    for number in (3, 4, 5, 6):
+        read(recall, body([said(1), said(number)]), **style)
+    again = read(recall, body([said(1), said(2)]), **style)
+    assert new(first, again) == [1]
+    assert new(again, read(recall, body([said(1), said(2)]), **style)) == []
 
 
 # --- that nothing is lost ------------------------------------------------------------------------------------
@@ -196,6 +223,76 @@ def test_what_is_odd_is_read_or_refused_as_without_a_memory(text: str) -> None:
         except InvalidRequest as error:
             answers.append(error.message)
     assert answers[0] == answers[1]
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+def agent(turns: List[int], marked: int, escapes: bool, layout: str) -> bytes:
+    """Return the body of an agent's request: calls and results, the last one or another one marked for the cache."""
+    messages = []
+    for place, number in enumerate(turns):
+        mark = MARK if place == marked else {}
+        call = {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {"path": f"/é{number}"}}
+        given = {"type": "tool_result", "tool_use_id": f"toolu_{number}", "content": f"{number} 漢 {WORDS}", **mark}
+        messages += [{"role": "assistant", "content": [call]}, {"role": "user", "content": [given]}]
+    tools = [{"name": "Read", "description": WORDS * 20, "input_schema": {"type": "object"}}]
+    fields = {"messages": messages, "system": [{"type": "text", "text": WORDS}], "tools": tools}
+    order = [*fields][:: -1 if "reverse" in layout else 1]
+    value = {"model": "m", "max_tokens": 9, **{name: fields[name] for name in order}}
+    return json.dumps(value, ensure_ascii=escapes, separators=(",", ":") if "compact" in layout else None).encode()
+
+
+TURNS = st.lists(st.integers(0, 12), min_size=1, max_size=14)
+BODIES = st.builds(
+    agent, TURNS, st.integers(-1, 13), st.booleans(), st.sampled_from(["compact", "compact reverse", "spaced"])
+)
+EDITS = st.lists(
+    st.tuples(
+        st.floats(0, 1),
+        st.sampled_from([0, 1, 1, 1, 7, 40]),
+        st.sampled_from([b"", b"}", b"]", b",", b"{}", b'"', b"\\", b"\\u00e9", b"\xff", b" ", b"1", b',"model":"x"']),
+    ),
+    max_size=2,
+)
+
+
+def edited(data: bytes, edits: List[Any]) -> bytes:
+    """Return a body in which bytes were taken out, and others put there."""
+    for place, size, put in edits:
+        start = int(place * len(data))
+        data = data[:start] + put + data[start + size :]
+    return data
+
+
+def outcome(data: bytes, recall: Any) -> Any:
+    """Return what a provider is sent for a body, or the words in which it is refused."""
+    try:
+        asked = MessagesRequest.from_dict(parse_body(Request("POST", "/", body=data), recall))
+        made = translate_request(asked, model_of("openai"), output_limit=100, stream=False)
+        return encode(made.request.to_dict()), made.dropped
+    except InvalidRequest as error:
+        return error.message
+
+
+@given(st.lists(st.tuples(BODIES, EDITS), min_size=2, max_size=6), st.sampled_from([4_000, 8_000_000]))
+@settings(deadline=None, max_examples=60)
+def test_a_body_is_read_as_without_a_memory(sent: List[Any], most: int) -> None:
+    """Whatever came before it and wherever it differs: turns that came, went or changed places, marks that moved,
+    another order or way of writing, bytes that are missing or too many."""
+    recall = Recall(most)
+    for data, edits in sent:
+        for whole in (data, edited(data, edits)):
+            assert outcome(whole, recall) == outcome(whole, None)
+
+
+def test_a_body_that_differs_in_one_character_is_another_one() -> None:
+    """Wherever that is."""
+    recall, whole = Recall(), json.dumps(body(conversation(4)), separators=(",", ":"))
+    for place in range(0, len(whole), 41):
+        outcome(whole.encode(), recall)
+        data = f"{whole[:place]}1{whole[place + 1 :]}".encode()
+        assert outcome(data, recall) == outcome(data, None)
 
 
 def test_one_text_may_be_message_and_tool() -> None:
