@@ -8,7 +8,7 @@ from typing import Any, List
 import pytest
 
 from ccproxy.errors import InvalidRequest
-from sent import called, result, roles, sent, text, tool, turn, use, user
+from sent import called, result, roles, sent, text, tool, translated, turn, use, user
 
 HI = {"role": "user", "content": "Hi"}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
@@ -31,6 +31,14 @@ BILLING = "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli;"
 def test_the_system_prompt_is_one_message(system: Any, content: str) -> None:
     """Texts joined with a blank line; the attribution line, which changes per request, is dropped."""
     assert sent([HI], system=system) == [{"role": "system", "content": content}, HI]
+
+
+@pytest.mark.parametrize(("size", "is_known"), [(15_000, True), (65_537, False)])
+def test_a_system_prompt_that_comes_again_is_encoded_once(size: int, is_known: bool) -> None:
+    """Unless it is so long that remembering it would take much memory."""
+    first, again = (translated([HI], system=[text("s" * size)]).request.to_dict()["messages"][0] for _ in range(2))
+    assert first == again == {"role": "system", "content": "s" * size}
+    assert (first is again) == is_known
 
 
 @pytest.mark.parametrize("system", [None, "", [], [text("")], BILLING, [text(BILLING)]])

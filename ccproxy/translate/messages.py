@@ -7,6 +7,7 @@ system messages first. Everything here is deterministic, so that a conversation 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import (
     Any,
     Callable,
@@ -49,6 +50,8 @@ MISSING_RESULT = "[tool result missing]"
 NO_OUTPUT = "(no output)"
 UNDERSTOOD = "Understood."
 NOTHING_SAID = "messages: text content blocks must be non-empty"
+MOST_KNOWN_SYSTEM = 65536
+"""Characters of a system prompt that is remembered; eight such take a megabyte."""
 CONTINUE = "Continue your last message from exactly where it ends. Do not repeat any of it."
 
 
@@ -158,8 +161,11 @@ def _is_silent(message: Message) -> bool:
     return message.role != "system" and not any(map(says_something, message.content))
 
 
-def _without_repeats(messages: Iterable[Message]) -> List[Message]:
+def _without_repeats(messages: List[Message]) -> List[Message]:
     """Drop a tool turn that is there twice: Claude Code 1.0 repeats the first one in every later request."""
+    ids = [name for calls in once_each(messages, _calls_by_id) for name in calls]
+    if len(set(ids)) == len(ids):
+        return messages  # nearly always: a third of the time
     made: Dict[str, ToolUseBlock] = {}
     repeated: Set[str] = set()
     kept: List[Message] = []
@@ -243,7 +249,16 @@ def _system(blocks: Sequence[Block], target: Target, notes: Notes) -> List[ChatM
     parts = _system_parts(blocks, target, notes)
     if not parts:
         return []
-    return [ChatMessage("system", parts if _has_breakpoint(parts) else join_text(parts, "\n\n"))]
+    if _has_breakpoint(parts):
+        return [ChatMessage("system", parts)]
+    text = join_text(parts, "\n\n")
+    return [_known_system(text) if len(text) <= MOST_KNOWN_SYSTEM else ChatMessage("system", text)]
+
+
+@lru_cache(maxsize=8)
+def _known_system(text: str) -> ChatMessage:
+    """Return the same message for the same text: what every turn brings is encoded once (0.15 ms for 15 KB)."""
+    return ChatMessage("system", text)
 
 
 def system_text(blocks: Sequence[Block], target: Target, notes: Notes) -> str:
