@@ -26,15 +26,19 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from ccproxy.stub import Cut, Delay, Failure, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
 from crowd import Levels
 from grammar import check_grammar, error_of, fold, parse_sse
-from killing import Kill
+from killing import Kill, clients_of
 from processes import Process, configuration, eventually, running, serve_command
 from raw_http import RawAnswer, RawConnection, request
 from support import ask, user
 
 CLIENTS, WORKERS = 8, 2
 RELOAD_EVERY, KILL_EVERY, SAMPLE_EVERY = 3.0, 20.0, 1.0
-MEMORY_GROWTH, DESCRIPTOR_GROWTH, THREAD_GROWTH = 40.0, 15, 15
-"""MiB, and numbers, from the second quarter to the last. The counts of new texts are remembered, up to 32 MB."""
+GROWTH = {"memory": 10.0, "descriptors": 15, "threads": 15}
+"""MiB, and numbers, from the second quarter to the last. New texts are remembered with their counts: 3 MB in ten
+minutes, if all is as fast as the pauses in the traffic allow."""
+UNITS = {"memory": "MiB", "descriptors": "descriptors", "threads": "threads"}
+LARGE_AT_FIRST = 60
+"""Prompts of 300 kB before anything is measured. Half of them fill a worker's memory of prompts, on any machine."""
 BUSY = {"retry-after": "0"}
 MANY_WORDS = "many words " * 27_000
 
@@ -210,12 +214,7 @@ def growing(levels: List[Levels]) -> List[str]:
     if len(levels) < 8:
         return []
     second, last = quarter(levels, 1), quarter(levels, 3)
-    grown = {
-        "memory": middle(last, "memory") > middle(second, "memory") + MEMORY_GROWTH,
-        "descriptors": middle(last, "descriptors") > middle(second, "descriptors") + DESCRIPTOR_GROWTH,
-        "threads": middle(last, "threads") > middle(second, "threads") + THREAD_GROWTH,
-    }
-    return [name for name, is_more in grown.items() if is_more]
+    return [what for what, most in GROWTH.items() if middle(last, what) > middle(second, what) + most]
 
 
 def quarter(levels: List[Levels], number: int) -> List[Levels]:
@@ -238,8 +237,19 @@ class Soak:
         self.ended = threading.Event()
         self._folder = folder
         self._lock = threading.Lock()
+        self._port = int(self.url.rpartition(":")[2])
         eventually(lambda: len(children(process.popen.pid)) == WORKERS, "the workers start")
-        self._living = children(process.popen.pid)[0]
+        self._living = self._fill()
+
+    def _fill(self) -> int:
+        """Send large prompts; return the worker that got the most: what it remembers is as much as it will ever be."""
+        got: Counter[int] = Counter()
+        for number in range(LARGE_AT_FIRST):
+            with RawConnection(self.url) as client:
+                self.findings.answers += large(client, f"first-{number}")
+                ours = client.socket.getsockname()[1]
+                got.update(pid for pid in children(self.process.popen.pid) if ours in clients_of(pid, self._port))
+        return got.most_common(1)[0][0]
 
     def client(self, seed: int) -> None:
         """Ask until the end."""
@@ -301,7 +311,7 @@ class Soak:
         """End a worker as nobody should, but for the one that is to live."""
         others = [pid for pid in children(self.process.popen.pid) if pid != self._living]
         if others:
-            kill = Kill(random.choice(others), port=int(self.url.rpartition(":")[2]))
+            kill = Kill(random.choice(others), self._port)
             self.findings.kills.append(kill)
             kill.end()
 
@@ -350,17 +360,14 @@ def report(findings: Findings, seconds: float) -> Tuple[str, int]:
     lines += [f"  {count:8} {name}" for name, count in sorted(findings.found.items())]
     lines.append(f"  {findings.answers} whole answers, {findings.recorded} in the statistics")
     for name, levels in findings.levels.items():
-        for when, part in (("second quarter", quarter(levels, 1)), ("last quarter", quarter(levels, 3))):
-            if part:
-                values = [f"{middle(part, what):.0f} {unit}" for what, unit in UNITS.items()]
-                lines.append(f"  {name}, {when}: {', '.join(values)}")
+        quarters = [part for part in (quarter(levels, number) for number in range(4)) if part]
+        for what, unit in UNITS.items():
+            values = " ".join(f"{middle(part, what):4.0f}" for part in quarters)
+            lines.append(f"  {name}, {unit} by quarter: {values} (second to last: at most +{GROWTH[what]:g})")
     problems = findings.problems()
     lines += [f"FAILED: {name} {findings.examples.get(name, '')}" for name in problems]
     lines.append(json.dumps({"ok": not problems}))
     return "\n".join(lines), 1 if problems else 0
-
-
-UNITS = {"memory": "MiB", "descriptors": "descriptors", "threads": "threads"}
 
 
 def main(seconds: float) -> int:

@@ -49,6 +49,7 @@ def test_all_is_well() -> None:
     """Nothing grows, and what was cut had a worker that was killed."""
     text, code = report(findings(), 40)
     assert code == 0
+    assert "worker, MiB by quarter:  100  100  100  100 " in text
     assert text.endswith('{"ok": true}')
 
 
@@ -59,7 +60,8 @@ def test_all_is_well() -> None:
         ({"found": {"wrong: whole": 1}}, "wrong: whole"),
         ({"recorded": 8}, "missing in the statistics"),
         ({"is_alive": False}, "ended"),
-        ({"levels": {"worker": rising(memory=3)}}, "memory of the worker"),
+        ({"levels": {"worker": rising(memory=0.6)}}, "memory of the worker"),
+        ({"levels": {"parent": rising(memory=0.6)}}, "memory of the parent"),
         ({"levels": {"parent": rising(descriptors=1)}}, "descriptors of the parent"),
         ({"levels": {"worker": rising(threads=1)}}, "threads of the worker"),
     ],
@@ -110,6 +112,12 @@ def test_only_a_process_that_was_killed_excuses() -> None:
     assert not kill.excuses(other, before, before)
     assert kill.excuses(other, meanwhile, math.inf)
     assert not kill.excuses(his, after, math.inf)  # another client has the port by then
+
+
+def test_what_wavers_is_no_growth() -> None:
+    """One large prompt more or less at the time of a sample says nothing."""
+    wavering = [Levels(8 + number % 5, 30 + number % 7, 100.0 + number % 9) for number in range(40)]
+    assert growing(wavering) == []
 
 
 def test_what_fills_at_first_is_no_growth() -> None:
