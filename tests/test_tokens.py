@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, List
+from functools import lru_cache
+from typing import Any, Callable, List
 
 import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiktoken import registry
 
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import Model
 from ccproxy.counting import tokens
-from ccproxy.counting.counter import Counter, Size, characters_estimate
+from ccproxy.counting.counter import ENCODINGS, SPLIT, Counter, Size, characters_estimate
 from ccproxy.counting.estimates import Estimates, Estimator
 from ccproxy.counting.token_families import Family, family_of
 from ccproxy.counting.tokens import ceiling, estimate, is_text
@@ -79,6 +84,32 @@ def test_no_megabyte_takes_long(text: str) -> None:
     began = time.process_time()
     counter.size(text)
     assert time.process_time() - began < 1.0
+
+
+PIECES = st.one_of(
+    st.sampled_from(["a", "Zz", "'s", "'LL", "'", "\u017f", "e\u0301", "\u6f22", "\U0001f642", "\u200d", "\ufeff"]),
+    st.sampled_from(["1", "234567", "\u00bd", "\u0663", "\u2167", ".", ",;{", "--", "_", "\x00"]),
+    st.sampled_from([" ", "  ", "\t", "\n", "\r\n", "\n\n", "\x0b", "\x1c", "\x85", "\xa0", "\u2028", "\u3000"]),
+    st.text(max_size=3),
+)
+
+
+@given(st.lists(PIECES, max_size=40).map("".join))
+@settings(deadline=None, max_examples=200)
+def test_tokens_are_those_of_the_vocabulary(text: str) -> None:
+    """Its own way of splitting a text gives the same ones: where white space meets words, marks, digits and the end."""
+    counter = Counter()
+    counter.load()
+    assert counter.size(text).tokens == len(plain_vocabulary()(text))
+
+
+@lru_cache(maxsize=1)
+def plain_vocabulary() -> Callable[[str], List[int]]:
+    """Return the vocabulary's own way to make tokens."""
+    tiktoken.list_encoding_names()
+    parts = registry.ENCODING_CONSTRUCTORS[ENCODINGS[0]]()
+    assert parts["pat_str"] == SPLIT
+    return tiktoken.Encoding(**parts).encode_ordinary
 
 
 def test_without_a_vocabulary_characters_are_counted() -> None:

