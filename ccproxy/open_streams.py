@@ -74,7 +74,10 @@ class _Carried:
         """Prepare to go on without the others; raise what went wrong."""
         self._source.wait_again(time.monotonic() - self._last)
         if self._fault is not None:
-            raise self._fault
+            try:
+                raise self._fault
+            finally:
+                self._fault = None  # it knows this call, and what knows itself is left to the collector
         self._line.write(b"")  # what the client did not take
 
 

@@ -21,8 +21,12 @@ import struct
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
+from ccproxy.anthropic import MessagesRequest
+from ccproxy.handlers.record import Record
+from ccproxy.handlers.running import Running
+from ccproxy.translate.stream import StreamTranslator
 from processes import eventually
 from replay import read_head
 
@@ -304,3 +308,22 @@ def back_at(baseline: Tuple[int, int]) -> None:
         return all(now <= then for now, then in zip(levels(), baseline))
 
     eventually(is_back, f"back at {baseline}")
+
+
+@contextlib.contextmanager
+def free_at_once() -> Iterator[None]:
+    """See that what the requests of a block took is free when they end: prompts are large, and the collector of what
+    knows itself comes when it likes."""
+
+    def kept() -> Set[int]:
+        kinds = (MessagesRequest, Record, Running, StreamTranslator)
+        return {id(thing) for thing in gc.get_objects() if isinstance(thing, kinds)}
+
+    gc.collect()
+    before = kept()
+    gc.disable()
+    try:
+        yield
+        eventually(lambda: kept() <= before, "all of it is free")
+    finally:
+        gc.enable()

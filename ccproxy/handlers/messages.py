@@ -225,12 +225,12 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
     except Exception as error:
         log.exception("%s failed in mid-stream", context.request_id)
         failure = ApiError(f"ccproxy failed: {type(error).__name__}")
+    failure.forget()
     yield ASIDE
     if isinstance(failure, ClientGone):
         raise StreamCut(failure.message)
     record.failed(failure, " in mid-stream")
     log.warning("%s %s: %s", context.request_id, record.detail, failure.message)
-    failure.forget()
     yield from _error_parts(exchange.fail(failure, context.request_id), record)
 
 

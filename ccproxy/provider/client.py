@@ -149,14 +149,7 @@ class ProviderClient:
                 body = answer.start(MAX_ERROR_BYTES)
             finally:
                 answer.close()
-        error = translate_failure(answer.status, answer.headers, body, replace(target, input_tokens=call.count()))
-        error.provider_status, error.detail = answer.status, body.decode("utf-8", "replace")
-        if model.direct and answer.status >= 400:
-            unmasked = body.decode("utf-8", "surrogateescape")
-            error.status, error.verbatim = answer.status, mask(unmasked, secrets).encode("utf-8", "surrogateescape")
-            passed = {name: value for name, value in answer.headers.items() if name in DIRECT_HEADERS}
-            error.headers = {name: mask(value, secrets) for name, value in passed.items()}
-        raise error
+        raise _failure(call, answer, body, replace(target, input_tokens=call.count()))  # a name would keep it
 
     def _ask(
         self, call: Call, base: str, address: requests.PreparedRequest, headers: Dict[str, str], config: Config
@@ -187,6 +180,18 @@ class ProviderClient:
                     merged["proxies"] = {}
                 self._environments[base] = {name: merged[name] for name in ("proxies", "verify")}
             return self._environments[base]
+
+
+def _failure(call: Call, answer: Answer, body: bytes, target: Target) -> ProviderError:
+    """Return an answer that is an error as one; what a direct model said goes to the client as it is, without keys."""
+    error = translate_failure(answer.status, answer.headers, body, target)
+    error.provider_status, error.detail = answer.status, body.decode("utf-8", "replace")
+    if call.model.direct and answer.status >= 400:
+        unmasked = body.decode("utf-8", "surrogateescape")
+        error.status, error.verbatim = answer.status, mask(unmasked, target.secrets).encode("utf-8", "surrogateescape")
+        passed = {name: value for name, value in answer.headers.items() if name in DIRECT_HEADERS}
+        error.headers = {name: mask(value, target.secrets) for name, value in passed.items()}
+    return error
 
 
 def _headers(model: Model, key: str, call: Call, address: requests.PreparedRequest) -> Dict[str, str]:

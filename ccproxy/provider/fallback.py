@@ -53,6 +53,7 @@ class Walk:
                 self.cancel.check()
                 self.unanswered.append(model.model_id)
                 last = error
+                error.forget()
                 if error.is_refusal and not error.is_overflow:
                     break
         raise self._told(last or ProviderError("the route is empty", is_transient=False))
