@@ -136,6 +136,18 @@ def test_a_size_is_tokens_symbols_and_bytes() -> None:
     assert Counter(Vocabulary().encode).size("a, b\n(é)") == Size(3, 4, 9)
 
 
+@pytest.mark.parametrize("start", [0, 1, 255, 256, 257, 511, 512, 700])
+@pytest.mark.parametrize(("size", "is_long"), [(512, False), (513, True)])
+def test_long_words_are_counted_by_their_characters(start: int, size: int, is_long: bool) -> None:
+    """Wherever they stand; all others as the vocabulary has them."""
+    vocabulary = Vocabulary()
+    before, word = "a " * (start // 2) + "b" * (start % 2), "w" * size
+    tokens = Counter(vocabulary.encode).size(f"{before} {word} end").tokens
+    assert (word in vocabulary.encoded[0]) == (not is_long)
+    others = len(before.split()) + 1
+    assert tokens == others + (characters_estimate(word) if is_long else 1)
+
+
 def test_a_text_is_measured_once() -> None:
     """The oldest texts are forgotten."""
     vocabulary = Vocabulary()

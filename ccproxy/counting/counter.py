@@ -118,16 +118,26 @@ def _count(text: str, encode: Optional[Callable[[str], Any]]) -> int:
     if encode is None:
         return characters_estimate(text)
     apart = 0
-    if len(text) > _MAX_WORD:
+    if _may_have_long_words(text):
         words = text.split()
-        if max(map(len, words), default=0) > _MAX_WORD:
-            long = [word for word in words if len(word) > _MAX_WORD]
+        long = [word for word in words if len(word) > _MAX_WORD]
+        if long:
             apart = sum(map(characters_estimate, long))
             text = " ".join(word for word in words if len(word) <= _MAX_WORD)
     try:
         return apart + len(encode(text))
     except (ValueError, UnicodeError):  # lone surrogates
         return apart + characters_estimate(text)
+
+
+def _may_have_long_words(text: str) -> bool:
+    """Whether a word may be longer than ``_MAX_WORD``: such a one fills one of the blocks of half that length.
+
+    To look at all words takes ten times as long, a tenth of the time that counting takes.
+    """
+    size = _MAX_WORD // 2
+    blocks = (text[start : start + size] for start in range(0, len(text) - size + 1, size))
+    return any(len(block.split(None, 1)) == 1 for block in blocks)
 
 
 def characters_estimate(text: str) -> int:
