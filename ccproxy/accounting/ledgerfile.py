@@ -125,7 +125,7 @@ class LedgerFile:
         self._migrations = migrations
         self._keep = keep_days * _DAY
         self._busy_timeout = busy_timeout
-        self._database: Optional[sqlite3.Connection] = None
+        self._cursor: Optional[sqlite3.Cursor] = None  # one for all: a connection remembers its last two hundred
         self._inode = 0
         self._stale: List[sqlite3.Connection] = []
 
@@ -149,35 +149,36 @@ class LedgerFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        database, self._database = self._database, None
-        if database is not None:
-            database.close()
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            cursor.close()  # it would keep the file open as long as an error's traceback keeps it
+            cursor.connection.close()
 
     def _insert(self, rows: Sequence[Row], is_again: bool) -> None:
         values = [
             [plain(value) if isinstance(value, Decimal) else value for value in vars(row).values()] for row in rows
         ]
-        database = self._open()
-        with _transaction(database):
+        cursor = self._open()
+        with _transaction(cursor):
             if is_again:
                 known = "SELECT 1 FROM requests WHERE time = ? AND request_id = ?"
-                found = [database.execute(known, [row.time, row.request_id]).fetchone() for row in rows]
+                found = [cursor.execute(known, [row.time, row.request_id]).fetchone() for row in rows]
                 values = [value for value, one in zip(values, found) if one is None]
-            database.executemany(_INSERT, values)
+            cursor.executemany(_INSERT, values)
 
-    def _open(self) -> sqlite3.Connection:
-        if self._database is not None and self._is_other_file():
+    def _open(self) -> sqlite3.Cursor:
+        if self._cursor is not None and self._is_other_file():
             # Closing it would delete the write-ahead log by name, which is the new file's by now.
-            self._stale.append(self._database)
-            self._database = None
-        if self._database is None:
+            self._stale.append(self._cursor.connection)
+            self._cursor = None
+        if self._cursor is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone():
                 self._create()
-                self._database = _connect(self._path, self._busy_timeout)
+                self._cursor = _connect(self._path, self._busy_timeout).cursor()
                 self._inode = self._path.stat().st_ino
-                self._prepare(self._database)
-        return self._database
+                self._prepare(self._cursor)
+        return self._cursor
 
     def _is_other_file(self) -> bool:
         try:
@@ -192,18 +193,18 @@ class LedgerFile:
         except FileExistsError:
             self._path.chmod(0o600)
 
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")  # with a write-ahead log a killed process loses nothing
-        version = database.execute("PRAGMA user_version").fetchone()[0]
+    def _prepare(self, cursor: sqlite3.Cursor) -> None:
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")  # with a write-ahead log a killed process loses nothing
+        version = cursor.execute("PRAGMA user_version").fetchone()[0]
         if version > len(self._migrations):
             raise OSError(f"it has version {version}, this ccproxy knows {len(self._migrations)}")
-        with _transaction(database):
+        with _transaction(cursor):
             for statement in (line for step in self._migrations[version:] for line in step):
-                database.execute(statement)
-            database.execute(f"PRAGMA user_version = {len(self._migrations)}")
-            database.execute(_DELETE_OLD, [time.time() - _DAY, self._keep])
+                cursor.execute(statement)
+            cursor.execute(f"PRAGMA user_version = {len(self._migrations)}")
+            cursor.execute(_DELETE_OLD, [time.time() - _DAY, self._keep])
 
     def _set_aside(self, error: Exception) -> None:
         """Move a damaged file away, unless another process did it meanwhile."""
@@ -250,7 +251,7 @@ def _is_sound(path: Path, busy_timeout: float) -> bool:
 
 
 @contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    with database:  # commits, or rolls back what is open
-        database.execute("BEGIN IMMEDIATE")
+def _transaction(cursor: sqlite3.Cursor) -> Iterator[None]:
+    with cursor.connection:  # commits, or rolls back what is open
+        cursor.execute("BEGIN IMMEDIATE")
         yield
