@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from array import array
 from dataclasses import dataclass, field
-from typing import Deque, Dict, Hashable, Tuple
+from typing import Dict, Hashable
 
 WINDOW = 60.0
 LEAST_FAILURES = 3
@@ -17,9 +17,13 @@ LONGEST_REST = 300.0
 
 @dataclass
 class _State:
-    outcomes: Deque[Tuple[float, bool]] = field(default_factory=deque)
+    times: array[float] = field(default_factory=lambda: array("d"))
+    """When the last requests ended, the oldest first. No objects: these would be strewn over all the memory that many
+    clients at once took, and keep it."""
+    were_good: bytearray = field(default_factory=bytearray)
+    """Which of them ended well."""
     failures: int = 0
-    """Of these outcomes."""
+    """Of them."""
     rest: float = 0.0
     rests_until: float = 0.0
     is_probed: bool = False
@@ -60,12 +64,13 @@ class Cooldown:
             if state.is_probed and not is_good:
                 self._rest(state, now)
                 return
-            state.outcomes.append((now, is_good))
+            state.times.append(now)
+            state.were_good.append(is_good)
             state.failures += not is_good
-            while state.outcomes[0][0] < now - WINDOW or len(state.outcomes) > MOST_OUTCOMES:
-                _, was_good = state.outcomes.popleft()
-                state.failures -= not was_good
-            if state.failures >= max(LEAST_FAILURES, FAILURE_RATE * len(state.outcomes)):
+            while state.times[0] < now - WINDOW or len(state.times) > MOST_OUTCOMES:
+                state.times.pop(0)
+                state.failures -= not state.were_good.pop(0)
+            if state.failures >= max(LEAST_FAILURES, FAILURE_RATE * len(state.times)):
                 self._rest(state, now)
 
     @staticmethod
@@ -73,5 +78,5 @@ class Cooldown:
         state.rest = min(LONGEST_REST, state.rest * 2 or FIRST_REST)
         state.rests_until = now + state.rest
         state.is_probed = False
-        state.outcomes.clear()
+        del state.times[:], state.were_good[:]
         state.failures = 0
