@@ -7,9 +7,9 @@ be smuggled past a proxy in front.
 from __future__ import annotations
 
 import re
-from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from time import gmtime, strftime
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
@@ -20,6 +20,8 @@ MAX_LINE = 8192
 MAX_HEAD = 32768
 MAX_FIELDS = 100
 MAX_CHUNK_LINE = 256
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
@@ -240,8 +242,12 @@ def field_values(headers: Dict[str, str]) -> Dict[str, str]:
 
 @lru_cache(maxsize=1)
 def date_of(second: int) -> str:
-    """Return a second since the epoch as a ``date`` header has it."""
-    return formatdate(second, usegmt=True)
+    """Return a second since the epoch as a ``date`` header has it.
+
+    By ``email.utils`` each would leave a word in the interpreter's cache of attributes.
+    """
+    moment = gmtime(second)
+    return strftime(f"{_DAYS[moment.tm_wday]}, %d {_MONTHS[moment.tm_mon - 1]} %Y %H:%M:%S GMT", moment)
 
 
 def encode_head(status: int, headers: Mapping[str, str]) -> bytes:
