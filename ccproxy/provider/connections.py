@@ -142,6 +142,7 @@ class _Attached:
     def detach(self) -> None:
         """Forget the request: the connection goes back to the pool, to another one."""
         self.idle_since = time.monotonic()
+        self._HTTPConnection__response = None  # http.client would keep the last answer until the next one
         if self.cancel is not None:
             self.cancel.attach(None)
             self.cancel = None
