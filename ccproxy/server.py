@@ -22,6 +22,7 @@ from .incoming import Incoming
 from .open_streams import OpenStreams
 from .outgoing import ClientLine
 from .processes.listener import listen, url_of
+from .processes.memory import give_back
 from .web import Request, Response, Stream
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ _WARN_PAUSE = 10.0
 _SPARE_DESCRIPTORS = 64
 """Descriptors for files and the like; each connection may need one more, to a provider."""
 _TIDY_INTERVAL = 2.0
+_MANY = 64
+"""Connections at a time that leave enough behind to give it back."""
+_GIVE_BACK_AFTER = 8.0
+"""Seconds after the last time that so many were open: the connections to providers are closed by then."""
 _ABORT_WAIT = 2.0
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError, socket.timeout)
 
@@ -58,6 +63,8 @@ class Server(ThreadingHTTPServer):
         self._idle: Dict[socket.socket, None] = {}  # the longest idle first
         self._busy: Set[socket.socket] = set()
         self._tidied_at = 0.0
+        self._many_at: Optional[float] = None
+        """When so many connections were open last that their memory is to be given back; None once it was."""
         self._warned: Dict[str, float] = {}
         self.streams = OpenStreams()
         self.stopping = threading.Event()
@@ -127,9 +134,14 @@ class Server(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """Tidy up now and then; the accepting loop calls it several times a second."""
         now = self.last_turn = time.monotonic()
+        if len(self._open) >= _MANY:
+            self._many_at = now
         if now >= self._tidied_at + _TIDY_INTERVAL:
             self._tidied_at = now
             self.app.tidy()
+            if self._many_at is not None and now >= self._many_at + _GIVE_BACK_AFTER:
+                self._many_at = None
+                give_back()
 
     # --- limits ----------------------------------------------------------------------------------------------
 

@@ -32,6 +32,10 @@ class Levels:
         memory = int(fields["VmRSS"].split()[0]) / 1024
         return cls(int(fields["Threads"]), len(os.listdir(f"/proc/{pid}/fd")), memory)
 
+    def is_within(self, other: Levels) -> bool:
+        """Whether none of them is above another level's."""
+        return all(mine <= its for mine, its in zip(vars(self).values(), vars(other).values()))
+
 
 class PacedProvider:
     """Streams so many words, one per interval, to whoever asks."""

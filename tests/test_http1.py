@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import List, Tuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccproxy.http1 import Unchunker
+from ccproxy.http1 import Unchunker, date_of
 
 BODIES = [
     b"5\r\nHello\r\n0\r\n\r\n",
@@ -62,3 +63,9 @@ def test_an_endless_size_line_is_refused() -> None:
     """It cannot fill the memory."""
     with pytest.raises(ValueError):
         unchunk([b"5;", *[b"x" * 1000] * 100])
+
+
+@given(st.integers(0, 4_000_000_000))
+def test_a_date_is_that_of_the_mail_format(second: int) -> None:
+    """RFC 9110 takes it from there; the names are English, whatever the system's language."""
+    assert date_of(second) == formatdate(second, usegmt=True)

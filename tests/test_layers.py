@@ -106,6 +106,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "in_process",
         "commands.*",
         "processes.listener",
+        "processes.memory",
         "server",
         "incoming",
         "outgoing",
