@@ -13,6 +13,8 @@ _TRIES = 3
 """Some frames never come back: a time in milliseconds, random padding."""
 _LONGEST_FRAME = 2000
 """Characters around a text of which a pattern is made, in some 5 ms; of a megabyte it would be 5 s."""
+_TEXT_DELTA = re.compile(r'(\{"content": ?")[^"\\]+"\}')
+_CLEAN = re.compile(rb'[^"\\\x00-\x1f]*').fullmatch
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -25,6 +27,7 @@ class ChunkReader:
 
     def __init__(self) -> None:
         self._head = self._tail = ""
+        self._before = self._after = b""
         self._tries = self._text_tries = _TRIES
         self._text: Optional[Pattern[bytes]] = None
         self._wants_text = False
@@ -60,6 +63,32 @@ class ChunkReader:
         self._wants_text = self._text_tries > 0
         return [], b""
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether the next chunks may tell what ``run`` looks for."""
+        return not self._before
+
+    def run(self, data: bytes) -> Tuple[List[str], bytes]:
+        """Return the texts of the events that ``data`` begins with, as far as these have text alone in the stream's
+        frame; and what comes after them.
+
+        Of a read that brings many events nearly all are such; this takes 1 us for each, in place of 10.
+        """
+        before, after = self._before, self._after
+        if not before:
+            return [], data
+        parts: List[bytes] = []
+        position = 0
+        for event in data.split(b"\n\n")[:-1]:
+            if not (event.startswith(before) and event.endswith(after)):
+                break
+            parts.append(event[len(before) : -len(after)])
+            position += len(event) + 2
+        try:
+            return [text for text in _in_strings(parts) if text], data[position:]
+        except ValueError:
+            return [], data
+
     def read(self, text: str) -> Chunk:
         """Return a chunk from its JSON text.
 
@@ -82,23 +111,36 @@ class ChunkReader:
             chunk = plain_delta(delta) if text[end:] == self._tail else None
             if chunk is not None:
                 self._tries = 0
+                if not self._before:
+                    self._learn_run(text[len(self._head) : end])
                 return chunk
-        chunk = Chunk.from_dict(json.loads(text))
-        if self._tries:
+        data = json.loads(text)
+        chunk = plain_chunk(data)
+        if chunk is None:
+            return Chunk.from_dict(data)
+        if self._tries and chunk.finish_reason is None and chunk.usage is None:
             self._tries -= 1
             self._learn(text)
         return chunk
 
     def _learn(self, text: str) -> None:
-        """Take what is around a delta for the frame, if another delta put into it reads as that one and no more."""
+        """Take what is around the delta of a plain chunk for the frame, and around its text for that of texts."""
+        if text.count('"delta":') != 1:
+            return
         start = text.find('"delta":') + len('"delta":')
         start += text.startswith(" ", start)
         try:
-            head, tail = text[:start], text[_decode(text, start)[1] :]
-            if plain_chunk(json.loads(head + '{"content":"."}' + tail)) == Chunk(True, (Piece("text", "."),)):
-                self._head, self._tail = head, tail
-        except ValueError:
-            pass  # there is none
+            end = _decode(text, start)[1]
+        except ValueError:  # it is written with escapes, perhaps
+            return
+        self._head, self._tail = text[:start], text[end:]
+
+    def _learn_run(self, delta: str) -> None:
+        """Take what is around the text of a delta, and has nothing else, for the frame of events that follow."""
+        match = _TEXT_DELTA.fullmatch(delta)
+        if match is not None and not re.search(r"[\r\n]", self._head + self._tail):
+            self._before = f"data: {self._head}{match[1]}".encode()
+            self._after = f'"}}{self._tail}'.encode()
 
 
 # --- the frame of a text ---------------------------------------------------------------------------------------------
@@ -134,6 +176,19 @@ def _around(text: str) -> bytes:
 @lru_cache(maxsize=256)  # a model's streams have the same one; to make it takes 400 us
 def _compiled(before: bytes, after: bytes) -> Pattern[bytes]:
     return re.compile(b"data: ?" + before + _TEXT + after + rb"\r?\n\r?\n")
+
+
+def _in_strings(parts: List[bytes]) -> List[str]:
+    """Return what stands between the quotes of JSON strings.
+
+    Raises:
+        ValueError: it cannot stand there.
+    """
+    together = b'"'.join(parts).decode()
+    texts = together.split('"')
+    if len(texts) == len(parts) and together.isprintable() and "\\" not in together:
+        return texts
+    return [part.decode() if _CLEAN(part) else _unescaped(part) for part in parts]
 
 
 def _unescaped(text: bytes) -> str:

@@ -178,7 +178,8 @@ class Unchunker:
             # One whole chunk, as nearly every read of a slow stream is, in a third of the time.
             if whole > 0 and data[:end].lower() == b"%x" % whole and data.endswith(b"\r\n"):
                 return data[end + 2 : -2]
-        position, size, left, parts = 0, len(data), self._left, []
+        size, left = len(data), self._left
+        parts, position = ([], 0) if left or self._is_last else _whole_chunks(data)
         while position < size and not self._is_last:
             if not left:
                 match = _NEXT_CHUNK.match(data, position)
@@ -205,6 +206,21 @@ class Unchunker:
     def _check(self) -> None:
         if b"\n" in self._held.lstrip(b"\r\n") or len(self._held) > MAX_HEAD:
             raise ValueError("the body's chunks cannot be read")
+
+
+def _whole_chunks(data: bytes) -> Tuple[List[bytes], int]:
+    """Return the chunks that ``data`` begins with, as far as these are written plainly and without line ends of that
+    kind; and where the last of them ends. It takes half of the time, and leaves out what may be no whole one.
+    """
+    chunks: List[bytes] = []
+    position = 0
+    lines = data.split(b"\r\n")
+    for size, chunk in zip(lines[:-3:2], lines[1::2]):
+        if not chunk or size != b"%x" % len(chunk):
+            break
+        chunks.append(chunk)
+        position += len(size) + len(chunk) + 4
+    return chunks, max(0, position - 2)  # the line end after a chunk is for the next one to check
 
 
 @lru_cache(maxsize=64)

@@ -87,6 +87,13 @@ class ResponsesReader:
         """Return nothing: each event has its own number."""
         return [], b""
 
+    is_learning = False
+
+    @staticmethod
+    def run(data: bytes) -> Tuple[List[str], bytes]:
+        """Return no texts, for the same reason."""
+        return [], data
+
     def parse(self, text: str) -> List[Chunk]:
         """Return what one event's JSON text adds.
 

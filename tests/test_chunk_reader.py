@@ -68,6 +68,50 @@ def test_texts_are_what_the_chunks_say(chunks: List[Tuple[Tuple[str, str], str, 
         check_texts(reader, event.encode("utf-8", "replace"))
 
 
+@given(st.sampled_from(FRAMES), st.lists(st.tuples(st.sampled_from([0, 0, 0, 0, *FRAMES]), WORDS, st.booleans())))
+@settings(deadline=None, max_examples=300)
+def test_runs_are_what_the_chunks_say(first: Tuple[str, str], events: List[Tuple[Any, str, bool]]) -> None:
+    """The texts that a read begins with, and what is left of it, say together what all of its events say."""
+    reader = ChunkReader()
+    data = b""
+    for place, (frame, words, is_escaped) in enumerate([(0, "a", True), (0, "a", True), *events]):
+        head, tail = frame or first
+        text = f"{head}{json.dumps({'content': words}, ensure_ascii=is_escaped)}{tail}"
+        if place < 2:
+            with suppress(ValueError):
+                reader.read(text)
+        else:
+            data += f"data: {text}\n\n".encode("utf-8", "replace")
+    texts, rest = reader.run(data)
+    assert data.endswith(rest)
+    told = [Chunk.from_dict(json.loads(each.data)) for each in Reader().feed(data[: len(data) - len(rest)])]
+    assert [Chunk(True, (Piece("text", text),)) for text in texts] == [chunk for chunk in told if chunk.pieces]
+    assert all(chunk == Chunk(True, chunk.pieces) for chunk in told)
+
+
+def test_a_run_ends_with_what_is_no_text() -> None:
+    """Or with what is not whole; nothing is found before two chunks told how a text comes."""
+    reader = ChunkReader()
+
+    def plain(content: bytes) -> bytes:
+        return frame(content).replace(b',"p":"x"', b"")
+
+    text, end = plain(b'"a"'), plain(b'"b"')[:-1]
+    role = text.replace(b'"content"', b'"role":"assistant","content"')
+    assert reader.run(text) == ([], text)
+    for _ in range(2):
+        reader.read(text[6:-2].decode())
+    assert reader.run(text * 3 + end) == (["a"] * 3, end)
+    assert reader.run(text * 3 + role + text + end) == (["a"] * 3, role + text + end)
+    assert reader.run(role + text) == ([], role + text)
+    assert reader.run(plain(b'"\\n\\ud83d"') + plain("\u00e9\u200b".join('""').encode())) == (
+        ["\n\ud83d", "\u00e9\u200b"],
+        b"",
+    )
+    for broken in (plain(b'"a","b"'), plain(b'"a\\"'), plain(b'"a\tb"'), plain(b'"\xff"')):
+        assert reader.run(text + broken) == ([], text + broken)
+
+
 def check_texts(reader: ChunkReader, event: bytes) -> bool:
     """Let a reader look at an event, and read it where it saw no text; return whether it did.
 

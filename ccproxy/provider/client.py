@@ -24,9 +24,9 @@ from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
 from ..frozen import frozen
-from ..openai import Chunk
+from ..openai import Chunk, Piece
 from ..responses import ResponsesReader
-from ..sse import Reader
+from ..sse import Frame, Reader
 from ..translate.failure import Target, mask, translate_failure, unreadable
 from .answer import Answer, LibraryAnswer
 from .cancel import Cancel
@@ -45,6 +45,8 @@ POOL_SIZE = 1000
 # Idle connections of each provider that are kept, and the seconds after which the others are closed.
 KEPT_IDLE, IDLE_TIME = 8, 5.0
 MAX_BAD_LINES = 3
+_FIRST, _MANY = 3, 6
+"""Events that tell how most of a stream look, and so many in one read that it pays to know."""
 _END_WAIT = 0.25
 # Response headers of Anthropic-format providers that clients act on.
 DIRECT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id")
@@ -332,7 +334,11 @@ class ProviderResponse:
                 yield []
                 continue
             chunks: List[Chunk] = []
-            for event in self._lines.finish() if data is None else self._lines.feed(data):
+            for event in self._lines.finish() if data is None else self._cut(data):
+                if isinstance(event, Chunk):
+                    chunks.append(event)
+                    self._bad_lines = 0
+                    continue
                 if event.data.strip() == "[DONE]":
                     self.is_done = True
                     break
@@ -348,6 +354,26 @@ class ProviderResponse:
             yield chunks
             if self.is_done:
                 return
+
+    def _cut(self, data: bytes) -> Iterator[Union[Frame, Chunk]]:
+        """Yield the events that a read completes; of many, those of text alone together, as one chunk that is read.
+
+        The first ones have to be read before the others are looked at: they tell how those look.
+        """
+        if data.count(b"\n\n") < _MANY:
+            yield from self._lines.feed(data)
+            return
+        data = b"".join([*self._lines.pending, data])
+        self._lines.go_on_with(b"")
+        for _ in range(_FIRST if self._reader.is_learning else 0):
+            end = data.find(b"\n\n") + 2
+            yield from self._lines.feed(data[:end])
+            data = data[end:]
+        texts, data = self._reader.run(data)
+        if texts:
+            yield Chunk(True, tuple([Piece("text", text) for text in texts]))
+        if data:
+            yield from self._lines.feed(data)
 
     def _whole(self, first: bytes, reads: Iterator[bytes]) -> List[Chunk]:
         body = bytearray(first)
