@@ -67,7 +67,8 @@ class LibraryAnswer:
         """Return the body as far as it comes; what it is is in its status."""
         try:
             return self._raw.read(size, decode_content=True) or b""
-        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            error.__traceback__ = None  # the calls it came through hold it (Python 3.13), and the whole request
             return b""
 
     def open_socket(self) -> Optional[socket.socket]:
