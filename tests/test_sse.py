@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 import pytest
 import sseclient
@@ -24,6 +24,7 @@ from ccproxy.message import (
     TextDelta,
     ThinkingDelta,
     Usage,
+    message_object,
     text_block,
 )
 from ccproxy.sse import Reader, encode
@@ -101,6 +102,25 @@ FRAMES: List[Tuple[Any, bytes]] = [
         b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"},"request_id":"req_1"}\n\n',
     ),
 ]
+
+
+@given(
+    model=st.text(),
+    counts=st.lists(st.integers(0, 10**6), min_size=5, max_size=6),
+    sequence=st.none() | st.text(),
+    details=st.none() | st.just({"type": "refusal"}),
+)
+@settings(deadline=None)
+def test_what_is_around_an_answer(model: str, counts: List[int], sequence: Optional[str], details: Any) -> None:
+    """A frame that is made by template says what the values do."""
+    usage = Usage(*counts)
+    start, end = MessageStart("msg_1", model, usage), MessageDelta("end_turn", sequence, usage, details)
+    (_, started), (_, ended) = parse_sse(encode([start, end]))
+    assert started == {"type": "message_start", "message": message_object("msg_1", model, usage)}
+    assert list(started["message"]["usage"].items()) == list(usage.to_dict().items())
+    told = {"stop_reason": "end_turn", "stop_sequence": sequence, **({"stop_details": details} if details else {})}
+    assert ended == {"type": "message_delta", "delta": told, "usage": ended["usage"]}
+    assert {**ended["usage"], "service_tier": "standard"} == usage.to_dict()
 
 
 @pytest.mark.parametrize(("event", "frame"), FRAMES, ids=[type(event).__name__ for event, _ in FRAMES])
