@@ -53,6 +53,8 @@ class ClientLine:
         """Take over: no early head is sent from now on. Return whether one was."""
         with self._line_lock:
             self._has_begun = True
+            if self._early is not None:  # its first bytes know the request, which the answer may outlast by minutes
+                self._early = Early(0.0, {}, bytes, self._early.filler, self._early.every)
             return self.has_head
 
     def write_head(self, data: bytes) -> None:

@@ -257,14 +257,16 @@ class Handler(BaseRequestHandler):
             head = self._incoming.head()
             self._admit(head)
             body = self._incoming.body(head, config, self.connection.sendall)
+            line = ClientLine(self.connection, is_chunked=not head.is_http_1_0, pause=config.client_write_timeout)
+            request = Request.from_target(head.method, head.target, head.headers, body, line)
         except ApiError as error:
             self._refuse(error)
             return False
         except socket.timeout:
             self._refuse(ApiError("the request did not arrive in time", status=408))
             return False
-        line = ClientLine(self.connection, is_chunked=not head.is_http_1_0, pause=config.client_write_timeout)
-        response = self.server.app.handle(Request.from_target(head.method, head.target, head.headers, body, line))
+        response = self.server.app.handle(request)
+        del body, request  # the answer may outlast them by minutes
         is_last = self.server.stopping.is_set() or not head.keeps_alive
         return self._send(response, head, line, is_last) and not is_last
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -10,9 +11,10 @@ from typing import Iterator, List, Optional
 
 import pytest
 
+from ccproxy.anthropic import MessagesRequest
 from ccproxy.open_streams import OpenStreams
 from ccproxy.outgoing import ClientLine
-from ccproxy.web import ASIDE, Stream
+from ccproxy.web import ASIDE, Request, Stream
 from faults import END, FaultyProvider, chunk, head, until
 from fixed_provider import EVENTS, STREAM, proxy_for
 from processes import PATIENCE, eventually
@@ -228,6 +230,24 @@ def test_streams_of_the_server_are_carried() -> None:
             body = b"".join(iter(client.chunk, b""))
             assert b"message_stop" in body
         assert carried == {}
+
+
+def test_a_prompt_is_let_go_once_its_answer_has_begun() -> None:
+    """It is large, and an answer may take minutes: nothing holds it meanwhile, as it came or as it was read."""
+    go = threading.Event()
+    plan = [head(), chunk(EVENTS[: EVENTS.index(b"\n\n") + 2]), until(go), chunk(STREAM), END]
+
+    def prompts() -> List[object]:
+        things = [thing for thing in gc.get_objects() if isinstance(thing, (Request, MessagesRequest))]
+        return [thing for thing in things if "to be let go" in repr(thing)]
+
+    with FaultyProvider(plan) as provider, proxy_for(provider.url) as proxy, RawConnection(proxy.url) as client:
+        client.send(request("POST", "/v1/messages", user("to be let go", stream=True)))
+        client.head()
+        assert b"message_start" in client.chunk()
+        eventually(lambda: not prompts(), "nothing holds it")
+        go.set()
+        assert b"message_stop" in b"".join(iter(client.chunk, b""))
 
 
 def test_a_provider_that_falls_silent_in_mid_stream() -> None:

@@ -61,16 +61,15 @@ class Estimates:
         made = "by cl100k tokens" if self._estimator.counter.has_vocabulary else "by characters"
         return f"{made}, family {family_of(model.name).name}; {self._estimator.learned.correction(model).words}"
 
-    def sample(self, model: Model, actual: int) -> Optional[Sample]:
-        """Return what a provider's count teaches, when it was counted before and holds nothing that may mislead.
+    def sample(self, model: Model) -> Optional[Sample]:
+        """Return what a provider's count can teach, without that count; None where nothing was counted before.
 
         Images, PDFs and Anthropic's own tools cost what each provider thinks, and say nothing about text.
         """
         counted = self._counted.get(family_of(model.name))
         if counted is None or counted.media or any(tool.input_schema is None for tool in self._request.tools):
             return None
-        sample = Sample(counted.tokens, actual, bool(self._request.tools))
-        return sample if sample.is_plausible else None
+        return Sample(counted.tokens, 0, bool(self._request.tools))
 
     def _count(self, model: Model) -> Counted:
         family = family_of(model.name)

@@ -101,14 +101,17 @@ def answer(
     message_id = context.new_id("msg_")
     config, running = context.config, context.running
     walk = Walk(RetryPolicy(config.max_retries, config.retry_max_wait), context.cooldown, running.cancel)
-    record.unanswered, record.estimates, running.record = walk.unanswered, estimates, record
+    record.unanswered, running.record = walk.unanswered, record
 
     def ask(model: Model) -> Union[Exchange, Relay]:
         record.attempts += 1
         record.model = model
         if model.direct:
-            return Relay.open(request, messages, model, context)
-        return Exchange.open(messages, model, context, message_id, estimates)
+            opened: Union[Exchange, Relay] = Relay.open(request, messages, model, context)
+        else:
+            opened = Exchange.open(messages, model, context, message_id, estimates)
+        record.sample = estimates.sample(model)
+        return opened
 
     early = None
     if not any(model.direct for model in decision.models):  # what is passed through is the provider's from its start

@@ -15,7 +15,6 @@ from ..accounting.pricing import claude_cost, cost_of, plain, prices_of
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..counting.calibration import Sample
-from ..counting.estimates import Estimates
 from ..errors import ApiError, ClientGone
 from ..message import BlockStart, Event, MessageDelta, TextDelta, Usage
 from ..routing import Decision
@@ -43,7 +42,8 @@ class Record:
     got: topics.Got = field(default_factory=topics.Got)
     unanswered: List[str] = field(default_factory=list)
     """The models that gave no answer."""
-    estimates: Optional[Estimates] = None
+    sample: Optional[Sample] = None
+    """What the provider's count of the prompt may teach, without that count; the prompt itself is let go meanwhile."""
     usage: Optional[Usage] = None
     is_counted: bool = False
     """Whether the counts of the prompt are the provider's."""
@@ -164,10 +164,11 @@ class Record:
         )
 
     def _sample(self, usage: Usage) -> Optional[Sample]:
-        if self.estimates is None or self.model is None or not self.is_counted or self.outcome != ENDED:
+        if self.sample is None or not self.is_counted or self.outcome != ENDED:
             return None
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
-        return self.estimates.sample(self.model, prompt)
+        sample = self.sample._replace(actual=prompt)
+        return sample if sample.is_plausible else None
 
 
 def session_of(request: Request, messages: MessagesRequest) -> str:
