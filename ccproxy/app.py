@@ -16,7 +16,15 @@ from .accounting.spending import Spending
 from .config.schema import Config
 from .counting.counter import Counter
 from .counting.estimates import Estimator
-from .errors import ApiError, AuthenticationFailed, InvalidRequest, MethodNotAllowed, NotFound, Stopping
+from .errors import (
+    ApiError,
+    AuthenticationFailed,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Stopping,
+    forget_calls,
+)
 from .feed import Feed
 from .handlers import bodies, connection, conversion, count_tokens, dashboard, health, messages, metrics, models, usage
 from .handlers.context import Context
@@ -130,7 +138,7 @@ class App:
             response = self._dispatch(context, request)
         except ApiError as error:
             response = Response.json(error.to_dict(request_id), error.status, error.headers)
-            error.forget()
+            forget_calls(error)
         except RecursionError:
             refusal = InvalidRequest("the request is nested too deeply")
             response = Response.json(refusal.to_dict(request_id), refusal.status)

@@ -89,20 +89,20 @@ class ApiError(CcproxyError):
         """The Anthropic error type."""
         return error_type(self.status)
 
-    def forget(self) -> None:
-        """Let go of the calls it came through, once it is answered: they hold it and the whole request, and what holds
-        itself stays in memory until the collector finds it."""
-        error: Optional[BaseException] = self
-        while error is not None:
-            error.__traceback__ = None
-            error = error.__cause__ or error.__context__
-
     def to_dict(self, request_id: str) -> Dict[str, Any]:
         """Return the body of the answer, or the data of an ``error`` event."""
         error: Dict[str, Any] = {"type": self.type, "message": self.message}
         if self.details:
             error["details"] = dict(self.details)
         return {"type": "error", "error": error, "request_id": request_id}
+
+
+def forget_calls(error: Optional[BaseException]) -> None:
+    """Let go of the calls an error came through, once it is dealt with: they hold it and the whole request, and what
+    holds itself stays in memory until the collector finds it."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 class InvalidRequest(ApiError):

@@ -95,7 +95,6 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "logfile",
         "stub",
         "processes.background",
-        "processes.heap",
         "processes.code_watch",
         "processes.notify",
     ),

@@ -8,9 +8,9 @@ import threading
 
 from ..config.reload import ConfigStore
 from ..log import tell_dead_thread
-from ..processes.heap import share_one_heap
 from ..processes.lifecycle import Life
 from ..processes.listener import INHERITED, raise_descriptor_limit
+from ..processes.memory import share_arena
 from .options import add_configuration, load
 
 EXAMPLES = (
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
         return serve_reloading([argument for argument in options.arguments if argument != "--reload"])
     raise_descriptor_limit()
-    share_one_heap()
+    share_arena()
     threading.excepthook = tell_dead_thread
     store = ConfigStore(lambda seen: load(options, seen))
     inherited = os.environ.pop(INHERITED, "")

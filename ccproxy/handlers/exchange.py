@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Callable, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Generator, Iterator, List, Optional, Tuple, Union
 
 from ..accounting.pricing import reported_cost
 from ..anthropic import MessagesRequest
@@ -184,7 +184,7 @@ class Exchange:
         """Where the events come from."""
         return self._response.source if isinstance(self._response, ProviderResponse) else None
 
-    def _translate(self) -> Iterator[List[Event]]:
+    def _translate(self) -> Generator[List[Event], None, None]:
         """Yield the events of each read; those of the end come with the content before them, for one write."""
         events: List[Event] = []
         try:
@@ -220,5 +220,6 @@ class Exchange:
         return has_prompt_tokens(self.translator.provider_usage)
 
     def close(self) -> None:
-        """Let go of the provider."""
+        """Let go of the provider, and of events that nobody asked for: what makes them holds this exchange."""
+        self._events.close()
         self._response.close()

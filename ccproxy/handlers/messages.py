@@ -10,7 +10,7 @@ from ..accounting.pricing import plain
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..counting.estimates import Estimates
-from ..errors import ApiError, BudgetSpent, ClientGone, InvalidRequest, ProviderError, StreamCut
+from ..errors import ApiError, BudgetSpent, ClientGone, InvalidRequest, ProviderError, StreamCut, forget_calls
 from ..http1 import field_value
 from ..last_routes import conversation_of
 from ..message import ErrorEvent, Event, MessageStart, Ping, Usage, fold, message_object
@@ -228,7 +228,7 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
     except Exception as error:
         log.exception("%s failed in mid-stream", context.request_id)
         failure = ApiError(f"ccproxy failed: {type(error).__name__}")
-    failure.forget()
+    forget_calls(failure)
     yield ASIDE
     if isinstance(failure, ClientGone):
         raise StreamCut(failure.message)

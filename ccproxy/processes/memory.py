@@ -1,4 +1,9 @@
-"""Memory that many clients at once took, given back to the system when they left.
+"""The C library's memory: one arena for all threads, and what many clients took given back when they left.
+
+A connection's thread ends with it, and what was read of a long prompt is remembered: with an arena for each thread
+there are holes between such texts everywhere, which threads of other arenas cannot fill. With prompts of 300 kB from
+eight clients at once a process had 147 MiB after a minute, and more each minute; 90 in one arena, and no more. It costs
+a start 3 ms and a request nothing: most memory is asked for by one thread at a time, under the interpreter's lock.
 
 A thousand streams take some 60 MB in small pieces, and when these are free, the allocators keep nearly all of it. The
 interpreter takes memory by the MiB, and has lists of freed tuples, dicts and the like to use again, a few in each MiB;
@@ -29,7 +34,7 @@ def _libc() -> Any:
 
 
 def share_arena() -> None:
-    """Let threads that begin from now on share glibc's arenas that are there: only one of them runs at a time."""
+    """Let threads that begin from now on share glibc's arenas that are there."""
     if _libc() is not None:
         _libc().mallopt(_M_ARENA_MAX, 1)
 

@@ -20,7 +20,6 @@ from ..config.load import state_folder
 from ..config.reload import ConfigStore
 from ..counting.counter import Counter
 from ..server import Server
-from .memory import share_arena
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,6 @@ class Here:
 
     def start(self) -> None:
         """Begin to accept connections."""
-        share_arena()
         accept = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="accept", daemon=True)
         accept.start()
         if not self._is_counter_loaded:

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Optional, Protocol
 
 import urllib3
 
-from ..errors import ProviderError
+from ..errors import ProviderError, forget_calls
 from .connections import PromptResponse
 
 PLAIN_ENCODINGS = ("", "identity")
@@ -68,7 +68,7 @@ class LibraryAnswer:
         try:
             return self._raw.read(size, decode_content=True) or b""
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            error.__traceback__ = None  # the calls it came through hold it (Python 3.13), and the whole request
+            forget_calls(error)
             return b""
 
     def open_socket(self) -> Optional[socket.socket]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from ..config.schema import Model
-from ..errors import ApiError, ProviderError
+from ..errors import ApiError, ProviderError, forget_calls
 from .cancel import Cancel
 from .cooldown import Cooldown
 from .retry import RetryPolicy, wait_before
@@ -53,7 +53,7 @@ class Walk:
                 self.cancel.check()
                 self.unanswered.append(model.model_id)
                 last = error
-                error.forget()
+                forget_calls(error)
                 if error.is_refusal and not error.is_overflow:
                     break
         raise self._told(last or ProviderError("the route is empty", is_transient=False))
