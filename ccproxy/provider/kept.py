@@ -61,10 +61,10 @@ class KeptConnections:
             return None
         connection, answer = pool._get_conn(), None
         try:
-            request = _request(connection, target, headers, body)
-            if connection.sock is not None and request is not None:
+            head = _head(connection, target, headers)
+            if connection.sock is not None and head is not None:
                 connection.attach()
-                _send(connection.sock, request, *timeouts)
+                _send(connection.sock, head, body, *timeouts)
                 connection.do_meanwhile()
                 answer = _answer(pool, connection, target)
         finally:
@@ -74,8 +74,8 @@ class KeptConnections:
         return answer
 
 
-def _request(connection: Any, target: str, headers: Mapping[str, str], body: bytes) -> Optional[bytes]:
-    """Return the bytes of a request; None for those that the libraries shall look at, and refuse perhaps."""
+def _head(connection: Any, target: str, headers: Mapping[str, str]) -> Optional[bytes]:
+    """Return the head of a request; None for those that the libraries shall look at, and refuse perhaps."""
     host: str = connection.host
     host = f"[{host}]" if ":" in host else host
     place = host if connection.port == connection.default_port else f"{host}:{connection.port}"
@@ -83,18 +83,18 @@ def _request(connection: Any, target: str, headers: Mapping[str, str], body: byt
     if "%" in host or _UNSAFE.search("".join(fields)):
         return None
     lines = [f"POST {target} HTTP/1.1", f"Host: {place}", *fields, "", ""]
-    return "\r\n".join(lines).encode("latin-1") + body
+    return "\r\n".join(lines).encode("latin-1")
 
 
-def _send(sock: Any, data: bytes, within: float, timeout: float) -> None:
+def _send(sock: Any, head: bytes, body: bytes, within: float, timeout: float) -> None:
     """Send a request; ``timeout`` is the socket's from then on."""
     if sock.gettimeout() != timeout:
         sock.settimeout(timeout)
     try:
-        sent = _send_at_once(sock, data)
-        if sent < len(data):
+        sent = _send_at_once(sock, head, body)
+        if sent < len(head) + len(body):
             sock.settimeout(within)
-            sock.sendall(memoryview(data)[sent:])
+            sock.sendall(memoryview(head + body)[sent:])
             sock.settimeout(timeout)
     except socket.timeout as error:  # not the answer's
         raise urllib3.exceptions.ProtocolError("the request was not taken in time", error) from error
@@ -102,11 +102,11 @@ def _send(sock: Any, data: bytes, within: float, timeout: float) -> None:
         pass  # it may have answered before it closed
 
 
-def _send_at_once(sock: Union[socket.socket, Any], data: bytes) -> int:
+def _send_at_once(sock: Union[socket.socket, Any], head: bytes, body: bytes) -> int:
     if type(sock) is not socket.socket:  # TLS
-        return int(sock.send(data))
+        return int(sock.send(head + body))
     try:
-        return os.write(sock.fileno(), data)  # send() would ask poll() first, one more system call
+        return os.writev(sock.fileno(), (head, body))  # send() would ask poll() first, one more system call
     except BlockingIOError:
         return 0
 
