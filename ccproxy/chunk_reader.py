@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
-from typing import Any, List, Optional, Pattern, Tuple
+from typing import Any, Dict, List, Optional, Pattern, Tuple
 
 from .openai import Chunk, Piece, plain_chunk, plain_delta
 
@@ -29,8 +29,8 @@ class ChunkReader:
         self._head = self._tail = ""
         self._before = self._after = b""
         self._tries = self._text_tries = _TRIES
-        self._text: Optional[Pattern[bytes]] = None
-        self._wants_text = False
+        self._frames: Dict[str, Pattern[bytes]] = {}
+        self._wanted = ""
 
     is_done = False  # a stream of chunks ends with ``[DONE]`` alone
 
@@ -42,26 +42,13 @@ class ChunkReader:
         """Return what a whole completion says."""
         return [Chunk.from_completion(data)]
 
-    def texts(self, data: bytes) -> Tuple[List[str], bytes]:
-        """Return the text of each event, if all of them have text alone in the frame that is known for it; and the
-        beginning of the next one.
+    def frame(self, kind: str) -> Optional[Pattern[bytes]]:
+        """Return what matches the events that have text of a kind alone, its group the text as JSON has it.
 
-        Otherwise nothing, and the next chunk of text that is read may tell the frame. This takes 2 us an event, in
-        place of 7 for cutting and reading it.
+        None: that is not known, or not yet; the next such chunk that is read may tell it anew.
         """
-        if self._text is not None:
-            one = self._text.fullmatch(data)  # as is nearly always: 2 us less than for several
-            if one is not None and one[1].isascii() and one[1].find(b"\\") < 0:
-                return [one[1].decode()], b""
-            parts = self._text.split(data)  # between events, text, between events, ...
-            rest = parts.pop()
-            if not any(parts[::2]) and not (rest and (b"\n" in rest or b"\r" in rest)):
-                try:
-                    return [_unescaped(text) if text.find(b"\\") >= 0 else text.decode() for text in parts[1::2]], rest
-                except UnicodeDecodeError:
-                    return [], b""
-        self._wants_text = self._text_tries > 0
-        return [], b""
+        self._wanted = kind
+        return self._frames.get(kind)
 
     @property
     def is_learning(self) -> bool:
@@ -96,10 +83,12 @@ class ChunkReader:
             ValueError, RecursionError: it is no JSON.
         """
         chunk = self._read(text)
-        if self._wants_text and len(chunk.pieces) == 1 and chunk.pieces[0].kind == "text":
-            self._wants_text = False
+        if self._wanted and self._text_tries and [piece.kind for piece in chunk.pieces] == [self._wanted]:
             self._text_tries -= 1
-            self._text = _text_frame(text) or self._text
+            frame = _text_frame(text, self._wanted)
+            if frame is not None:
+                self._frames[self._wanted] = frame
+            self._wanted = ""
         return chunk
 
     def _read(self, text: str) -> Chunk:
@@ -145,26 +134,28 @@ class ChunkReader:
 
 # --- the frame of a text ---------------------------------------------------------------------------------------------
 
-# Text in JSON, but for the halves of characters that ``\u`` may write.
-_TEXT = rb'(?!")([^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*)'
+# Text in JSON, but for escapes that halves of characters, or characters of keys, may be written with.
+_TEXT = rb'(?!")([^"\\\x00-\x1f\x7f]*(?:\\["bfnrt][^"\\\x00-\x1f\x7f]*)*)'
 # What no reading looks at, and many providers change with each chunk.
 _VARYING = re.compile(r'("(?:id|created|obfuscation|p)": ?)(?:"[^"\\\x00-\x1f]*"|[0-9]+)')
 _VALUE = rb'(?:"[^"\\\x00-\x1f]*"|[0-9]+)'
+_PLACES = {"text": re.compile('"content": ?"'), "thinking": re.compile('"(?:reasoning_content|reasoning)": ?"')}
 
 
-def _text_frame(text: str) -> Optional[Pattern[bytes]]:
+def _text_frame(text: str, kind: str) -> Optional[Pattern[bytes]]:
     """Return the pattern of events like this one, if other text put into it reads as that and no more."""
-    start = text.find('"content":') + len('"content":')
-    start += text.startswith(" ", start)
+    place = _PLACES[kind].search(text)
+    if place is None:
+        return None
     try:
-        head, tail = text[: start + 1], text[_decode(text, start)[1] - 1 :]
+        head, tail = text[: place.end()], text[_decode(text, place.end() - 1)[1] - 1 :]
         if len(head) + len(tail) > _LONGEST_FRAME:
             return None
         chunk = Chunk.from_dict(json.loads(head + "." + tail))
     except ValueError:
         return None
-    is_text_alone = chunk == Chunk(True, (Piece("text", "."),)) and not re.search(r"[\r\n]", head + tail)
-    return _compiled(_around(head), _around(tail)) if is_text_alone else None
+    is_alone = chunk._replace(reasoning_field="") == Chunk(True, (Piece(kind, "."),))
+    return _compiled(_around(head), _around(tail)) if is_alone and not re.search(r"[\r\n]", head + tail) else None
 
 
 def _around(text: str) -> bytes:

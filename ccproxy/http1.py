@@ -173,11 +173,10 @@ class Unchunker:
         if self._held:
             data = self._held + data
         elif not (self._left or self._is_last):
-            end = data.find(b"\r\n")
-            whole = len(data) - end - 4
+            digits, _, body = data.partition(b"\r\n")
             # One whole chunk, as nearly every read of a slow stream is, in a third of the time.
-            if whole > 0 and data[:end].lower() == b"%x" % whole and data.endswith(b"\r\n"):
-                return data[end + 2 : -2]
+            if len(body) > 2 and digits.lower() == b"%x" % (len(body) - 2) and body.endswith(b"\r\n"):
+                return body[:-2]
         size, left = len(data), self._left
         parts, position = ([], 0) if left or self._is_last else _whole_chunks(data)
         while position < size and not self._is_last:

@@ -83,9 +83,8 @@ class ResponsesReader:
         self._thought: Optional[Tuple[int, Any]] = None  # item and part of the last words, where these are reasoning
 
     @staticmethod
-    def texts(data: bytes) -> Tuple[List[str], bytes]:
+    def frame(kind: str) -> None:
         """Return nothing: each event has its own number."""
-        return [], b""
 
     is_learning = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple, Type
 
@@ -111,6 +112,29 @@ _ENCODERS: Dict[Type[Any], Callable[[Any], str]] = {
 }
 
 
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
+
+
+class DeltaFrames(NamedTuple):
+    """What is before, between and after the texts, which are JSON already, of deltas into one block."""
+
+    before: str
+    between: str
+    after: str
+
+
+@lru_cache(maxsize=256)
+def delta_frames(kind: str, index: int) -> DeltaFrames:
+    """Return the frames of deltas of a kind, ``text`` or ``thinking``."""
+    before, after = (_DELTA % (index, f"{kind}_delta", kind, '"|"')).split("|")
+    return DeltaFrames(before, after + before, after)
+
+
+def in_ascii(text: str) -> str:
+    """Return text that is JSON already, with the characters escaped that are not ASCII."""
+    return _BEYOND_ASCII.sub(lambda found: quote(found[0])[1:-1], text)
+
+
 def encode(events: List[Event]) -> bytes:
     """Return the frames of ``events``, ready for one write."""
     frames = [
@@ -135,15 +159,17 @@ class Reader:
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self.pending: List[bytes] = []
-        """The beginning of an event, in the pieces it came in."""
-        self._pending_bytes = 0
+        self._pending: List[bytes] = []  # the beginning of an event, in the pieces it came in
+        self.pending_bytes = 0
+        """How much of the next event is here."""
         self._is_first = True
         self._max_event_bytes = max_event_bytes
 
-    def go_on_with(self, begun: bytes) -> None:
-        """Take the beginning of an event in place of what is pending: others have read that."""
-        self.pending, self._pending_bytes = [begun] if begun else [], len(begun)
+    def take_begun(self) -> bytes:
+        """Let others read the next event: return its beginning."""
+        begun = b"".join(self._pending)
+        self._pending, self.pending_bytes = [], 0
+        return begun
 
     def feed(self, data: bytes) -> List[Frame]:
         """Return the events that ``data`` completes."""
@@ -151,9 +177,9 @@ class Reader:
         if not has_cr and data.find(b"\n") < 0:
             self._keep(data)
             return []
-        if self.pending:
-            data = b"".join([*self.pending, data])
-            self.pending, self._pending_bytes = [], 0
+        if self._pending:
+            data = b"".join([*self._pending, data])
+            self._pending, self.pending_bytes = [], 0
             has_cr = data.find(b"\r") >= 0
         *events, rest = _BLANK_LINE.split(data) if has_cr else data.split(b"\n\n")
         if rest:
@@ -170,15 +196,15 @@ class Reader:
         return frames
 
     def _keep(self, data: bytes) -> None:
-        self.pending.append(data)
-        self._pending_bytes += len(data)
-        if self._pending_bytes > self._max_event_bytes:
+        self._pending.append(data)
+        self.pending_bytes += len(data)
+        if self.pending_bytes > self._max_event_bytes:
             raise ProviderError(f"the provider sent an event of more than {self._max_event_bytes} bytes")
 
     def finish(self) -> List[Frame]:
         """Return the event a body ends with when its last blank line is missing."""
-        rest = b"".join(self.pending)
-        self.pending = []
+        rest = b"".join(self._pending)
+        self._pending = []
         return self._parse(rest) if rest.strip() else []
 
     def _parse(self, event: bytes) -> List[Frame]:

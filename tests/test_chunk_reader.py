@@ -117,13 +117,22 @@ def check_texts(reader: ChunkReader, event: bytes) -> bool:
 
     What it saw must be all that the event says.
     """
-    texts, rest = reader.texts(event)
+    text = seen(reader, event)
     chunks = []
     for frame in Reader().feed(event):
         with suppress(ValueError):
-            chunks += [Chunk.from_dict(json.loads(frame.data)) if texts else reader.read(frame.data)]
-    assert not texts or (rest, chunks) == (b"", [Chunk(True, (Piece("text", text),)) for text in texts])
-    return bool(texts)
+            chunks += [Chunk.from_dict(json.loads(frame.data)) if text else reader.read(frame.data)]
+    assert not text or chunks == [Chunk(True, (Piece("text", text),))]
+    return bool(text)
+
+
+def seen(reader: ChunkReader, event: bytes, kind: str = "text") -> str:
+    """Return the text of an event in the frame that is known; nothing, where it is in another one."""
+    frame = reader.frame(kind)
+    found = frame.fullmatch(event) if frame is not None else None
+    with suppress(UnicodeDecodeError):
+        return json.loads(f'"{found[1].decode()}"') if found is not None else ""
+    return ""
 
 
 @pytest.mark.skipif(not folder().is_dir(), reason=f"no recordings: {VARIABLE} names their folder")
@@ -160,20 +169,18 @@ def frame(content: bytes, number: int = 1) -> bytes:
 
 @pytest.fixture
 def reader() -> ChunkReader:
-    """One that was asked for texts before it read the first."""
+    """One that was asked for the frame before it read the first."""
     reader = ChunkReader()
-    assert reader.texts(frame(b'"a b"')) == ([], b"")
+    assert reader.frame("text") is None
     reader.read(frame(b'"a b"')[6:-2].decode())
     return reader
 
 
-def test_several_events_at_once(reader: ChunkReader) -> None:
-    """Each has its text; the beginning of another one is left, wherever it ends."""
-    data = frame(b'"one"', 2) + frame(b'"two \\n\\" \\\\"', 3) + frame('"\u00e9\u4f60"'.encode(), 4)
-    for cut in range(len(frame(b'"n"')) - 2):
-        rest = frame(b'"n"')[:cut]
-        assert reader.texts(data + rest) == (["one", 'two \n" \\', "\u00e9\u4f60"], rest)
-    assert reader.texts(data.replace(b"\n", b"\r\n"))[0][0] == "one"
+@pytest.mark.parametrize("content", [b'"one"', b'"two \\n\\""', '"\u00e9\u4f60"'.encode(), b'"\\t\\b"'])
+def test_text_as_json_has_it(reader: ChunkReader, content: bytes) -> None:
+    """The frame is that of other ids and paddings, too; blank lines are of any kind."""
+    for event in (frame(content, 7), frame(content).replace(b"\n", b"\r\n")):
+        assert seen(reader, event) == json.loads(content)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +190,9 @@ def test_several_events_at_once(reader: ChunkReader) -> None:
         frame(b"null"),
         frame(b'"\\ud83d"'),
         frame(b'"\\u00e9"'),
+        frame(b'"a\\/b"'),
+        frame(b'"a\\\\b"'),
+        frame(b'"\x7f"'),
         frame(b'"\xff"'),
         frame(b'"a", "x": "b"'),
         frame(b'"a"').replace(b"null", b'"stop"'),
@@ -190,21 +200,32 @@ def test_several_events_at_once(reader: ChunkReader) -> None:
         b": ping\n\n",
         b"data: [DONE]\n\n",
         frame(b'"a"')[1:],
+        frame(b'"a"') * 2,
+        b"",
     ],
 )
 def test_what_is_no_plain_text(reader: ChunkReader, event: bytes) -> None:
-    """One such event, and all of them are for the whole reading: text in another frame, and whatever is no text."""
-    assert reader.texts(event) == ([], b"")
-    assert reader.texts(frame(b'"a"') + event) == ([], b"")
-    assert reader.texts(event + frame(b'"a"')) == ([], b"")
+    """Is in no frame: what is no text, or in another frame, or has characters that keys may be hidden in."""
+    assert seen(reader, event) == ""
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_thinking_has_a_frame_of_its_own(reader: ChunkReader, field: str) -> None:
+    """As text has."""
+    event = frame(b'null,"%s":"so"' % field.encode())
+    assert reader.frame("thinking") is None
+    assert reader.read(event[6:-2].decode()).pieces == (Piece("thinking", "so"),)
+    assert seen(reader, event, "thinking") == "so"
+    assert seen(reader, event, "text") == ""
+    assert seen(reader, frame(b'"a"'), "text") == "a"
 
 
 def test_a_long_frame_is_no_pattern(reader: ChunkReader) -> None:
     """Making a pattern of a megabyte takes seconds, in which no stream goes on."""
     event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"padding":"%s"}\n\n' % (b"x" * 10_000)
-    reader.texts(event)
+    reader.frame("text")
     assert reader.read(event[6:-2].decode()).pieces == (Piece("text", "a"),)
-    assert reader.texts(event) == ([], b"")
+    assert seen(reader, event) == ""
 
 
 def test_frames_that_never_come_back() -> None:
@@ -212,7 +233,7 @@ def test_frames_that_never_come_back() -> None:
     reader, found = ChunkReader(), set()
     for number in range(9):
         event = frame(b'"a"').replace(b"index", b'index":0,"n%d' % number)
-        assert reader.texts(event) == ([], b"")
+        assert seen(reader, event) == ""
         reader.read(event[6:-2].decode())
-        found.add(reader._text)
+        found.add(reader.frame("text"))
     assert len(found - {None}) == 3

@@ -26,6 +26,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "encoded",
         "openai",
         "chunk_reader",
+        "passage",
         "remembered",
         "responses",
         "citations",
@@ -64,6 +65,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
     ),
     "edges": (
         "provider.client",
+        "provider.response",
         "provider.fallback",
         "provider.cancel",
         "provider.connections",

@@ -13,8 +13,8 @@ from ccproxy.errors import ApiError
 from ccproxy.handlers.exchange import Exchange
 from ccproxy.provider.answer import KeptAnswer
 from ccproxy.provider.cancel import Cancel
-from ccproxy.provider.client import ProviderResponse
 from ccproxy.provider.connections import PromptResponse
+from ccproxy.provider.response import ProviderResponse
 from ccproxy.sse import encode
 from ccproxy.translate.failure import Target
 from ccproxy.translate.stream import StreamTranslator
@@ -66,9 +66,9 @@ class Carried:
         source = self._response.source
         try:
             while True:
-                events = self._exchange.plain() if source.is_dry and self._is_short else []
-                self.short += bool(events)
-                self.got += encode(events or next(self._events))
+                part = self._exchange.plain() if source.is_dry and self._is_short else b""
+                self.short += bool(part)
+                self.got += part or encode(next(self._events))
                 if source.is_dry:
                     return
                 if not self._is_carried:
@@ -109,10 +109,22 @@ LAST = [framed(sse(delta(finish="stop"))) + END]
 
 def test_text_that_goes_on() -> None:
     """Takes the short way once the frame is known: from the third chunk on."""
-    got, short = both_ways([*texts("a", "b", "c d", 'e "\n\\', "f"), *LAST])
+    got, short = both_ways([*texts("a", "b", "c d", 'e "\n', "f"), *LAST])
     assert short == 3
     assert got.count(b"text_delta") == 5
     assert b"message_stop" in got
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_thinking_that_goes_on(field: str) -> None:
+    """Takes the short way, too, and text after it; where the client asked not to be shown it, it is kept as ever."""
+    thoughts = [framed(sse(delta(**{field: word}), done=False)) for word in ("so", " the", " s", "ky")]
+    got, short = both_ways([*thoughts, *texts("a", "b", "c"), *thoughts, *LAST])
+    assert short == 2 + 1 + 3
+    assert got.count(b"thinking_delta") == 8
+    got, short = both_ways([*thoughts, *texts("a", "b", "c"), *LAST], hides_thinking=True)
+    assert short == 1
+    assert b"thinking_delta" not in got
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 1000])

@@ -189,20 +189,17 @@ def _whole(exchange: Exchange, record: Record, headers: Dict[str, str]) -> Respo
 def _take_totals(exchange: Exchange, record: Record) -> None:
     record.reported_cost = exchange.reported_cost()
     record.is_counted = exchange.is_counted
+    record.got.events = exchange.count
     record.got.mended_calls = exchange.translator.mended_calls
 
 
 def _stream(exchange: Exchange, record: Record, headers: Dict[str, str], *, is_open: bool) -> Response:
     def on_close() -> None:
         exchange.close()
+        _take_totals(exchange, record)
         record.end()
 
-    def plain() -> bytes:
-        events = exchange.plain()
-        record.got.events += len(events)  # deltas tell nothing else
-        return encode(events) if events else b""
-
-    return Response.stream(_parts(exchange, record, is_open), on_close, headers, exchange.source, plain)
+    return Response.stream(_parts(exchange, record, is_open), on_close, headers, exchange.source, exchange.plain)
 
 
 def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]:

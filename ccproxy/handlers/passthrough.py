@@ -9,8 +9,9 @@ from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
 from ..errors import ProviderError, StreamCut
 from ..message import Usage
-from ..provider.client import DIRECT_HEADERS, Call, ProviderResponse
+from ..provider.client import DIRECT_HEADERS, Call
 from ..provider.quoted import QuotedStream
+from ..provider.response import ProviderResponse
 from ..sse import Reader
 from ..translate.direct import direct_body
 from ..translate.failure import mask

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
-import itertools
-import json
 import os
 import threading
 import time
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Union
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from ..access import is_local_name
@@ -24,30 +20,21 @@ from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import ProviderError
 from ..frozen import frozen
-from ..openai import Chunk, Piece
 from ..responses import ResponsesReader
-from ..sse import Frame, Reader
-from ..translate.failure import Target, mask, translate_failure, unreadable
+from ..translate.failure import Target, mask, translate_failure
 from .answer import Answer, LibraryAnswer
 from .cancel import Cancel
 from .connections import CancellableAdapter
 from .faults import Faults
 from .kept import KeptConnections
 from .keys import REFUSED_REST, THROTTLED_REST, KeyRing
-from .quoted import Quoted
-from .reads import READ_SIZE, Reads
+from .response import MAX_ERROR_BYTES, ProviderResponse
 from .retry import retry_after
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-MAX_ERROR_BYTES = 256 * 1024
 # requests' default of 10 would open a new connection for every stream beyond it.
 POOL_SIZE = 1000
 # Idle connections of each provider that are kept, and the seconds after which the others are closed.
 KEPT_IDLE, IDLE_TIME = 8, 5.0
-MAX_BAD_LINES = 3
-_FIRST, _MANY = 3, 6
-"""Events that tell how most of a stream look, and so many in one read that it pays to know."""
-_END_WAIT = 0.25
 # Response headers of Anthropic-format providers that clients act on.
 DIRECT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id")
 
@@ -256,157 +243,3 @@ def _key_header(model: Model, key: str) -> Dict[str, str]:
     if not key:
         return {}
     return {"x-api-key": key} if model.direct else {"authorization": f"Bearer {key}"}
-
-
-class ProviderResponse:
-    """An answer with status 200, read as it arrives. ``close`` it, whatever happened."""
-
-    def __init__(
-        self,
-        answer: Answer,
-        target: Target,
-        reader: Union[ChunkReader, ResponsesReader],
-        secrets: Tuple[str, ...],
-    ) -> None:
-        """``secrets`` are the keys that it was asked with."""
-        self._answer = answer
-        self._reader = reader
-        self._target = target
-        self._quoted = Quoted(secrets)
-        self.secrets = secrets
-        self.headers = answer.headers
-        self.source = Reads(answer)
-        self._lines, self._bad_lines = Reader(), 0
-        self.is_done = False
-        """Whether the provider said that the answer is complete."""
-
-    def reads(self) -> Iterator[bytes]:
-        """Yield the body in the pieces in which it arrives, without the keys that it was asked with.
-
-        ``read1`` returns what is there, also for a body without chunks, where ``iter_content`` and ``stream`` would
-        wait for a full buffer. Where ``source`` does not wait, an empty piece comes before each read.
-        """
-        with Faults(self._target):
-            for data in self.source.pieces():
-                told = self._quoted.feed(data) if data else data
-                if told or not data:
-                    yield told
-        held = self._quoted.finish()
-        if held:
-            yield held
-
-    def texts(self) -> List[str]:
-        """Read what has come; return the texts of the events that it completes, if these are of text alone.
-
-        What is of another kind stays for ``chunks``.
-        """
-        data = self.source.look()
-        if data.find(b"\n") < 0 or not self._quoted.passes(data):
-            return []
-        begun = self._lines.pending
-        texts, rest = self._reader.texts(b"".join([*begun, data]) if begun else data)
-        if texts:
-            self.source.ahead = b""
-            self._bad_lines = 0
-            if rest or begun:
-                self._lines.go_on_with(rest)
-        return texts
-
-    def chunks(self) -> Iterator[List[Chunk]]:
-        """Yield the chunks of an answer, those of one read together; a whole answer comes as one read."""
-        reads = self.reads()
-        first = next(reads, b"")
-        if self._is_event_stream(first):
-            yield from self._events(first, reads)
-        else:
-            yield self._whole(first, reads)
-
-    def _is_event_stream(self, first: bytes) -> bool:
-        """Whether the body is server-sent events; a missing or odd content type is decided by the first byte."""
-        kind = self.headers.get("content-type", "")
-        if "event-stream" in kind:
-            return True
-        return "json" not in kind and first.lstrip()[:1] not in (b"{", b"[", b"<")
-
-    def _events(self, first: bytes, reads: Iterator[bytes]) -> Iterator[List[Chunk]]:
-        for data in itertools.chain((first,), reads, (None,)):
-            if data == b"":
-                yield []
-                continue
-            chunks: List[Chunk] = []
-            for event in self._lines.finish() if data is None else self._cut(data):
-                if isinstance(event, Chunk):
-                    chunks.append(event)
-                    self._bad_lines = 0
-                    continue
-                if event.data.strip() == "[DONE]":
-                    self.is_done = True
-                    break
-                try:
-                    chunks += self._reader.parse(event.data)
-                    self._bad_lines = 0
-                except (ValueError, RecursionError):
-                    self._bad_lines += 1
-                if self._bad_lines > MAX_BAD_LINES:
-                    yield chunks
-                    raise ProviderError("the provider's stream is not JSON")
-            self.is_done = self.is_done or self._reader.is_done
-            yield chunks
-            if self.is_done:
-                return
-
-    def _cut(self, data: bytes) -> Iterator[Union[Frame, Chunk]]:
-        """Yield the events that a read completes; of many, those of text alone together, as one chunk that is read.
-
-        The first ones have to be read before the others are looked at: they tell how those look.
-        """
-        if data.count(b"\n\n") < _MANY:
-            yield from self._lines.feed(data)
-            return
-        data = b"".join([*self._lines.pending, data])
-        self._lines.go_on_with(b"")
-        for _ in range(_FIRST if self._reader.is_learning else 0):
-            end = data.find(b"\n\n") + 2
-            yield from self._lines.feed(data[:end])
-            data = data[end:]
-        texts, data = self._reader.run(data)
-        if texts:
-            yield Chunk(True, tuple([Piece("text", text) for text in texts]))
-        if data:
-            yield from self._lines.feed(data)
-
-    def _whole(self, first: bytes, reads: Iterator[bytes]) -> List[Chunk]:
-        body = bytearray(first)
-        for data in reads:
-            body += data
-            if len(body) > MAX_BODY_BYTES:
-                body.clear()  # the error's traceback keeps this frame
-                raise ProviderError(f"the provider's answer exceeds {MAX_BODY_BYTES} bytes")
-        try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
-            raise unreadable(bytes(body[:MAX_ERROR_BYTES]), self._target) from None
-        self.is_done = True
-        return self._reader.whole(value)
-
-    def close(self) -> None:
-        """Give the connection back when the answer was read to its end, close it otherwise."""
-        if self.is_done and self._at_end():
-            self._answer.release()
-        else:
-            self._answer.close()
-
-    def _at_end(self) -> bool:
-        """Whether nothing but the end of the body follows ``[DONE]``; waits no longer than the last packet takes."""
-        sock = self._answer.open_socket()
-        if sock is None:
-            return True
-        try:
-            timeout = sock.gettimeout()
-            sock.settimeout(_END_WAIT)
-            try:
-                return not self._answer.reader()(READ_SIZE)
-            finally:
-                sock.settimeout(timeout)
-        except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError):
-            return False

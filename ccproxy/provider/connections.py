@@ -91,13 +91,13 @@ class PromptResponse(http.client.HTTPResponse):
 
     def read_chunks(self, n: int) -> bytes:
         """Return what is there of a body in chunks; see ``read1``."""
-        body = b""
-        while not body and not self._unchunker.is_done:
+        body, unchunker = b"", self._unchunker
+        while not (body or unchunker.is_done):
             data = self._recv(n) if self._recv is not None else self._first(n)
             if not data:
                 raise http.client.IncompleteRead(b"")
-            body = self._unchunker.feed(data)
-        if self._unchunker.is_done:
+            body = unchunker.feed(data)
+        if unchunker.is_done:
             self._close_conn()  # type: ignore[attr-defined]
         return body
 
@@ -108,9 +108,8 @@ class PromptResponse(http.client.HTTPResponse):
         is_open = not self.will_close and not self._unchunker.is_done
         return sock if isinstance(sock, socket.socket) and is_open else None
 
-    @property
     def is_dry(self) -> bool:
-        """Whether the next ``read1`` needs bytes of which the socket will tell: no end, no rest of a TLS record."""
+        """Return whether the socket will tell when the next ``read1`` has bytes: no end, no rest of TLS is here."""
         return not (self._unchunker.is_done or (self._tls is not None and self._tls.pending()))
 
     def _first(self, n: int) -> bytes:

@@ -20,7 +20,8 @@ from ..frozen import frozen
 from ..routing import configured_models
 from ..translate.failure import Target, error_in_stream, mask
 from .cancel import Cancel
-from .client import APIS, Call, ProviderClient, ProviderResponse
+from .client import APIS, Call, ProviderClient
+from .response import ProviderResponse
 
 LIMIT = 15.0
 MAX_LIST_BYTES = 16 * 1024 * 1024

@@ -43,7 +43,7 @@ class Reads:
         is_plain = self._answer.headers.get("content-encoding", "").lower() in PLAIN_ENCODINGS
         size = READ_SIZE if is_plain else PACKED_READ_SIZE
         while True:
-            if not self._waits and self._response is not None and self._response.is_dry:
+            if not self._waits and self._response is not None and self._response.is_dry():
                 self.is_dry = True
                 yield b""
                 self.is_dry = False
@@ -64,19 +64,19 @@ class Reads:
     def look(self) -> bytes:
         """Read the next piece now, while ``is_dry``; nothing, where that is for ``pieces`` alone to tell.
 
-        It is the next one of ``pieces`` all the same, unless ``ahead`` is emptied.
+        What is in ``ahead`` then is the next one of ``pieces`` all the same.
         """
         response = self._response
         if response is None:
             return b""
         try:
-            self.ahead = response.read_chunks(READ_SIZE)
+            data = self.ahead = response.read_chunks(READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError):
             return b""
         except (OSError, ValueError, http.client.HTTPException) as fault:
             self._fault = fault
             return b""
-        return self.ahead if response.is_dry else b""
+        return data if response.is_dry() else b""
 
     def stop_waiting(self) -> int:
         """Wait no more, where the body comes in chunks, neither compressed nor through layers of TLS."""

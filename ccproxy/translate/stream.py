@@ -26,7 +26,6 @@ from ..message import (
     MessageStart,
     MessageStop,
     SignatureDelta,
-    TextDelta,
     ThinkingDelta,
     Usage,
     text_block,
@@ -121,29 +120,29 @@ class StreamTranslator:
         return self._writer.take()
 
     def _plain_text(self, chunk: Chunk) -> List[Event]:
-        """Return the deltas for a chunk that merely goes on with the open text block, else nothing.
-
-        Such are nine chunks of ten; this takes 3 us for one, the whole way 9.
-        """
+        """Return the deltas of a chunk that merely goes on with the open text: nine of ten, in a third of the time."""
         if not chunk.pieces or chunk[2:] != _NOTHING_ELSE:
             return []
-        for kind, text in chunk.pieces:
-            if kind != "text" or not text.isascii():
-                return []
-        return self.plain([text for _, text in chunk.pieces]) if self.passes_text() else []
+        block = self.passes()
+        if block is None or block.kind != "text" or any(k != "text" or not t.isascii() for k, t in chunk.pieces):
+            return []
+        for _, text in chunk.pieces:
+            self._writer.text(block.index, text)
+        return self._writer.take()
 
-    def passes_text(self) -> bool:
-        """Whether text of whole characters merely goes on with the open block: nothing is held, or looked for in it."""
+    def passes(self) -> Optional[OpenBlock]:
+        """Return the open block, if text of its kind merely goes on with it: nothing is held, or looked for in it."""
         block = self._writer.open
-        if block is None or block.kind != "text" or self._phase is not _STREAMING:
-            return False
-        return not (self._fence or self._tags or self._context.stop_sequences or self._halves["text"].held)
+        if block is None or self._phase is not _STREAMING or self._blank or self._halves[block.kind].held:
+            return None
+        if block.kind == "text":
+            return None if self._fence or self._tags or self._context.stop_sequences else block
+        is_shown = block.kind == "thinking" and not self._context.hides_thinking
+        return block if is_shown and not (self._tags and self._tags.held) else None
 
-    def plain(self, texts: List[str]) -> List[Event]:
-        """Return the deltas for texts that ``passes_text`` is true of."""
-        writer = self._writer
-        writer.characters += sum(map(len, texts))
-        return [TextDelta(writer.count - 1, text) for text in texts]
+    def passed(self, characters: int) -> None:
+        """Count text that went into the open block."""
+        self._writer.characters += characters
 
     def _feed_content(self, chunk: Chunk) -> None:
         if chunk.state or chunk.reasoning_field:

@@ -44,7 +44,8 @@ class TagSplitter:
     def __init__(self, tag: str) -> None:
         self._open, self._close = f"<{tag}>", f"</{tag}>"
         self._state = "start"  # start, inside, done
-        self._held = ""
+        self.held = ""
+        """Text that may still become a tag."""
 
     @property
     def is_done(self) -> bool:
@@ -55,29 +56,29 @@ class TagSplitter:
         """Return what is certain so far; text that may still become a tag is held."""
         if self._state == "done":
             return [Piece("text", text)]
-        self._held += text
+        self.held += text
         pieces: List[Piece] = []
         if self._state == "start":
-            start = self._held.lstrip()
+            start = self.held.lstrip()
             if start.startswith(self._open):
-                self._state, self._held = "inside", start[len(self._open) :]
+                self._state, self.held = "inside", start[len(self._open) :]
             elif not self._open.startswith(start):
                 self._state = "done"
                 return self.finish()
         if self._state == "inside":
-            thinking, tag, rest = self._held.partition(self._close)
+            thinking, tag, rest = self.held.partition(self._close)
             if tag:
-                self._state, self._held = "done", ""
+                self._state, self.held = "done", ""
                 return [piece for piece in (Piece("thinking", thinking), Piece("text", rest)) if piece.text]
-            keep = _longest_suffix_that_begins(self._held, [self._close])
-            thinking, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+            keep = _longest_suffix_that_begins(self.held, [self._close])
+            thinking, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
             if thinking:
                 pieces.append(Piece("thinking", thinking))
         return pieces
 
     def finish(self) -> List[Piece]:
         """Return what was held."""
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         return [Piece("thinking" if self._state == "inside" else "text", held)] if held else []
 
 
