@@ -15,7 +15,7 @@ from typing import Any, Dict, Hashable, Mapping, Optional, Tuple, Union
 import urllib3
 
 from .answer import PLAIN_ENCODINGS, Answer, KeptAnswer, LibraryAnswer
-from .connections import PromptResponse
+from .connections import Pool, PromptResponse
 
 _MOST_POOLS = 64
 _UNSAFE = re.compile(r"[\r\n\0]")
@@ -34,7 +34,7 @@ class KeptConnections:
             key: what decides about the connection: origin, certificates.
         """
         pool = getattr(response, "_pool", None)
-        if isinstance(pool, urllib3.HTTPConnectionPool) and pool.proxy is None and key not in self._pools:
+        if isinstance(pool, Pool) and getattr(pool, "proxy", None) is None and key not in self._pools:
             if len(self._pools) >= _MOST_POOLS:
                 self._pools.clear()
             self._pools[key] = pool
@@ -59,10 +59,12 @@ class KeptConnections:
         if pool is None or pool.pool is None:  # closed
             self._pools.pop(key, None)
             return None
-        connection, answer = pool._get_conn(), None
+        connection, answer = pool.take_open(), None
+        if connection is None:
+            return None
         try:
             head = _head(connection, target, headers)
-            if connection.sock is not None and head is not None:
+            if head is not None:
                 connection.attach()
                 _send(connection.sock, head, body, *timeouts)
                 connection.do_meanwhile()
