@@ -121,6 +121,10 @@ class App:
         """Close connections to providers that nobody used for a while; to be called now and then."""
         self._client.close_idle()
 
+    def forget_texts(self) -> None:
+        """Let go of the sizes of texts: of many clients' prompts some would lie in each piece of memory they took."""
+        self.counter.forget()
+
     def close(self) -> None:
         """Let go of connections and of the demo provider; write down what was not yet."""
         self.drain()

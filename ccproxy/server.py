@@ -37,10 +37,10 @@ _WARN_PAUSE = 10.0
 _SPARE_DESCRIPTORS = 64
 """Descriptors for files and the like; each connection may need one more, to a provider."""
 _TIDY_INTERVAL = 2.0
-_MANY = 64
-"""Connections at a time that leave enough behind to give it back."""
+_MANY, _FEW = 64, 8
+"""Connections at a time that leave enough behind to give it back, and how many may be left when that is done."""
 _GIVE_BACK_AFTER = 8.0
-"""Seconds after the last time that so many were open: the connections to providers are closed by then."""
+"""Seconds for which only a few are left: the connections to providers are closed by then."""
 _ABORT_WAIT = 2.0
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError, socket.timeout)
 
@@ -63,8 +63,8 @@ class Server(ThreadingHTTPServer):
         self._idle: Dict[socket.socket, None] = {}  # the longest idle first
         self._busy: Set[socket.socket] = set()
         self._tidied_at = 0.0
-        self._many_at: Optional[float] = None
-        """When so many connections were open last that their memory is to be given back; None once it was."""
+        self._crowded_at: Optional[float] = None
+        """When more than a few connections were open last, if there were many before; None once all was given back."""
         self._warned: Dict[str, float] = {}
         self.streams = OpenStreams()
         self.stopping = threading.Event()
@@ -134,13 +134,14 @@ class Server(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """Tidy up now and then; the accepting loop calls it several times a second."""
         now = self.last_turn = time.monotonic()
-        if len(self._open) >= _MANY:
-            self._many_at = now
+        if len(self._open) > (_MANY if self._crowded_at is None else _FEW):
+            self._crowded_at = now
         if now >= self._tidied_at + _TIDY_INTERVAL:
             self._tidied_at = now
             self.app.tidy()
-            if self._many_at is not None and now >= self._many_at + _GIVE_BACK_AFTER:
-                self._many_at = None
+            if self._crowded_at is not None and now >= self._crowded_at + _GIVE_BACK_AFTER:
+                self._crowded_at = None
+                self.app.forget_texts()
                 give_back()
 
     # --- limits ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from processes import configuration, running, serve_command
 STREAMS, IDLE, WORDS, INTERVAL = 1000, 2000, 12, 1.0
 MEMORY_PER_STREAM = 0.3
 """MiB."""
-MEMORY_KEPT = 0.5
+MEMORY_KEPT = 0.35
 """The most of what all connections took that a process may keep: it is two thirds where nothing is given back."""
 HEALTH_WITHIN = 5.0
 """Seconds: one on a machine that has nothing else to do, which tests cannot count on."""

@@ -157,6 +157,16 @@ def test_a_text_is_measured_once() -> None:
     assert vocabulary.encoded == ["a", "b", "c", "a"]
 
 
+def test_what_was_measured_can_be_forgotten() -> None:
+    """A text that comes again is measured again."""
+    vocabulary = Vocabulary()
+    counter = Counter(vocabulary.encode)
+    before = counter.size("a b c")
+    counter.forget()
+    assert counter.size("a b c") == before
+    assert vocabulary.encoded == ["a b c"] * 2
+
+
 def test_what_was_counted_by_characters_is_counted_again() -> None:
     """Once the vocabulary is there."""
     counter = Counter()

@@ -64,8 +64,15 @@ class Counter:
             return
         with self._sizes_lock:
             self._encode = encode
-            self._sizes = {}
-            self._kept = 0
+            self._forget()
+
+    def forget(self) -> None:
+        """Let go of what was measured; a text that comes again is measured again."""
+        with self._sizes_lock:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._sizes, self._kept = {}, 0
 
     @property
     def has_vocabulary(self) -> bool:
