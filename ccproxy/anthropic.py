@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, Ty
 
 from .errors import InvalidRequest
 from .frozen import frozen
-from .remembered import once
+from .remembered import once, once_each_in
 
 Json = Dict[str, Any]
 T = TypeVar("T")
@@ -222,7 +222,7 @@ def _messages(body: Json) -> Tuple[Message, ...]:
     items = _field(body, "messages", list, required=True)
     if not items:
         raise InvalidRequest("messages: at least one message is required")
-    return tuple(once(item, _message, f"messages.{n}") for n, item in enumerate(items))
+    return tuple(once_each_in(items, _message, "messages"))
 
 
 def _message(item: Any, path: str) -> Message:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from operator import ne
-from typing import Any, Callable, Hashable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..anthropic import (
     Block,
@@ -92,8 +92,9 @@ def spared(
     Those of all messages that were counted before come together, then those of each other one.
     """
     tally = _Count(family, size, state)
-    yield sum(part.spared for part in map(tally.known, request.messages) if part is not None)
-    for message in [message for message in request.messages if tally.known(message) is None]:
+    known = tally.known(request.messages)
+    yield sum([part.spared for part in known if part is not None])
+    for message in [message for message, part in zip(request.messages, known) if part is None]:
         yield tally.message(message).spared
 
 
@@ -111,7 +112,9 @@ def count(request: MessagesRequest, size: Callable[[str], Size], family: Family,
     """
     tally = _Count(family, size, state)
     system = tally.part(request.system)
-    texts, thinking, media, _, citing = zip(*map(tally.message, request.messages))
+    known = tally.known(request.messages)
+    parts = [part or tally.message(message) for part, message in zip(known, request.messages)]
+    texts, thinking, media, _, citing = zip(*parts)
     total = tally.frame(request.messages) + system.text + sum(texts) + tally.tools(request)
     if any(thinking):
         total += sum(thinking if family.keeps_thinking else thinking[_current_turn(request.messages) + 1 :])
@@ -135,15 +138,14 @@ class _Count:
         self._thinking = self._media = self._spared = 0.0
         self._has_citations = False
 
-    def known(self, message: Message) -> Optional[Part]:
-        """Return what a message counts, if it was counted before."""
-        return message.made.get(self._key)
+    def known(self, messages: Sequence[Message]) -> List[Optional[Part]]:
+        """Return what each message counts, where it was counted before."""
+        key = self._key
+        return [message.made.get(key) for message in messages]
 
     def message(self, message: Message) -> Part:
-        """Return what a message counts."""
-        part = self.known(message)
-        if part is None:
-            part = message.made[self._key] = self.part(message.content)
+        """Return what a message counts, and remember it."""
+        part = message.made[self._key] = self.part(message.content)
         return part
 
     def part(self, blocks: Iterable[Block]) -> Part:
