@@ -18,6 +18,7 @@ from ccproxy.errors import ProviderError
 from ccproxy.provider.cancel import Cancel
 from ccproxy.provider.client import Call, ProviderClient
 from ccproxy.provider.connections import PromptResponse
+from ccproxy.provider.plain_body import PlainBody
 
 BODY = b'{"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}'
 CONFIG = load_config({}).config
@@ -132,6 +133,45 @@ def test_a_body_of_known_length_ends_with_it(size: int) -> None:
         with pytest.raises(http.client.IncompleteRead):
             b"".join(iter(lambda: response.read1(size), b""))
         response.close()
+
+
+@pytest.mark.parametrize("number", range(len(PLAIN + OTHER)))
+@pytest.mark.parametrize("size", [1, 65536])
+def test_a_plain_answer_needs_no_reader(number: int, size: int) -> None:
+    """Its body is read from the socket, to its end and no byte beyond; of any other answer nothing is read."""
+    data = (PLAIN + OTHER)[number]
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        ours.settimeout(30)
+        writer = threading.Thread(target=lambda: (theirs.sendall(data + b"more"), theirs.shutdown(socket.SHUT_WR)))
+        writer.start()
+        body = PlainBody.of(ours)
+        if body is None:
+            assert number >= len(PLAIN)
+            assert b"".join(iter(lambda: ours.recv(65536), b"")) == data + b"more"
+        else:
+            known = read(PromptResponse, data, "POST")
+            assert b"".join(iter(lambda: body.read1(size), b"")) == known[-1]
+            assert body.isclosed()
+            assert not body.is_dry()
+            assert body.open_socket is None
+            if "chunked" not in data.decode().lower():
+                assert ours.recv(65536) == b"more"
+        writer.join()
+
+
+@pytest.mark.parametrize("head", [b"content-length: 3\r\n\r\nab", b"transfer-encoding: chunked\r\n\r\n3\r\nab"])
+def test_a_plain_answer_is_cut(head: bytes) -> None:
+    """What is missing is noticed."""
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        theirs.sendall(b"HTTP/1.1 200 OK\r\n" + head)
+        theirs.shutdown(socket.SHUT_WR)
+        body = PlainBody.of(ours)
+        assert body is not None
+        assert body.read1(65536) == b"ab"
+        with pytest.raises(http.client.IncompleteRead):
+            body.read1(65536)
 
 
 # --- the short way ------------------------------------------------------------------------------------------------

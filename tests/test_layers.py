@@ -73,6 +73,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "provider.reads",
         "provider.answer",
         "provider.kept",
+        "provider.plain_body",
         "provider.faults",
         "provider.cooldown",  # remembers under a lock
         "provider.keys",  # remembers under a lock

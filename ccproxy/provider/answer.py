@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 from functools import partial
-from typing import Any, Callable, Dict, Optional, Protocol
+from typing import Any, Callable, Dict, Optional, Protocol, Union
 
 import urllib3
 
 from ..errors import ProviderError, forget_calls
 from .connections import PromptResponse
-
-PLAIN_ENCODINGS = ("", "identity")
+from .plain_body import PLAIN_ENCODINGS, PlainBody
 
 
 class Answer(Protocol):
@@ -95,7 +94,7 @@ class LibraryAnswer:
 class KeptAnswer:
     """A plain answer on a connection that was kept: no layer is around it."""
 
-    def __init__(self, pool: Any, connection: Any, response: PromptResponse) -> None:
+    def __init__(self, pool: Any, connection: Any, response: Union[PromptResponse, PlainBody]) -> None:
         self._pool, self._connection, self._response = pool, connection, response
         self.status = 200
         self.headers = response.fields

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 import socket
 import ssl
 import time
@@ -18,12 +17,7 @@ from urllib3.util.wait import wait_for_read
 from ..http1 import Unchunker, joined
 from .cancel import Cancel, current
 from .dial import dial
-
-# The head that nearly all answers have: 200, no field in doubt, one framing. http.client reads the others.
-_PLAIN_HEAD = re.compile(rb"HTTP/1\.1 200 ([\x20-\x7e]*)\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*\r\n)*)\r\n")
-_PLAIN_FIELD = re.compile(r"([^:]+):[ \t]*(.*)\r\n")
-_FRAMING = ("content-length", "transfer-encoding", "connection")
-_MOST_FIELDS = 99  # from 100 on http.client refuses
+from .plain_body import plain_head
 
 
 class PromptResponse(http.client.HTTPResponse):
@@ -49,23 +43,17 @@ class PromptResponse(http.client.HTTPResponse):
     def _begin_plainly(self) -> bool:
         """Read the head, if it is here whole and plain; otherwise leave all of it to be read."""
         reader: Any = self.fp
-        match = _PLAIN_HEAD.match(reader.peek())
-        if match is None:
+        head = plain_head(reader.peek())
+        if head is None:
             return False
-        fields = _PLAIN_FIELD.findall(match[2].decode("ascii"))
-        self.fields = joined(fields)
-        length, coding, connection = [self.fields.get(name, "").lower() for name in _FRAMING]
-        is_chunked = coding == "chunked"
-        is_framed = not length if is_chunked else not coding and re.fullmatch("[0-9]{1,18}", length)
-        if not is_framed or connection not in ("", "keep-alive") or len(fields) > _MOST_FIELDS:
-            return False
-        reader.read(match.end())
-        self.version, self.code, self.status, self.reason = 11, 200, 200, match[1].decode("ascii").strip()
+        reader.read(head.size)
+        self.fields = head.headers
+        self.version, self.code, self.status, self.reason = 11, 200, 200, head.reason
         self.headers = self.msg = http.client.HTTPMessage()
-        for name, value in fields:
+        for name, value in head.fields:
             self.headers.set_raw(name, value)
-        self.chunked, self.chunk_left, self.will_close = is_chunked, None, False
-        self.length = None if is_chunked else int(length)
+        self.chunked, self.chunk_left, self.will_close = head.length is None, None, False
+        self.length = head.length
         return True
 
     def read1(self, n: int = -1) -> bytes:

@@ -14,8 +14,9 @@ from typing import Any, Dict, Hashable, Mapping, Optional, Tuple, Union
 
 import urllib3
 
-from .answer import PLAIN_ENCODINGS, Answer, KeptAnswer, LibraryAnswer
+from .answer import Answer, KeptAnswer, LibraryAnswer
 from .connections import Pool, PromptResponse
+from .plain_body import PLAIN_ENCODINGS, PlainBody
 
 _MOST_POOLS = 64
 _UNSAFE = re.compile(r"[\r\n\0]")
@@ -115,6 +116,9 @@ def _send_at_once(sock: Union[socket.socket, Any], head: bytes, body: bytes) -> 
 
 def _answer(pool: Any, connection: Any, target: str) -> Answer:
     """Wait for the answer's head."""
+    plain = PlainBody.of(connection.sock) if type(connection.sock) is socket.socket else None  # else TLS
+    if plain is not None:
+        return KeptAnswer(pool, connection, plain)
     response = PromptResponse(connection.sock, method="POST")
     response.begin()
     encoding = response.fields.get("content-encoding", "").lower()

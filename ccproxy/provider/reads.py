@@ -6,10 +6,11 @@ from __future__ import annotations
 import http.client
 import ssl
 from contextlib import suppress
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Union
 
-from .answer import PLAIN_ENCODINGS, Answer
+from .answer import Answer
 from .connections import PromptResponse
+from .plain_body import PLAIN_ENCODINGS, PlainBody
 
 READ_SIZE = 65536
 # gzip makes up to a thousand bytes of one, and a read unpacks all it got.
@@ -23,7 +24,7 @@ class Reads:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._response: Optional[PromptResponse] = None
+        self._response: Union[PromptResponse, PlainBody, None] = None
         self.ahead = b""
         """The piece that was looked at; it may be taken away."""
         self._fault: Optional[Exception] = None
@@ -39,7 +40,7 @@ class Reads:
         """
         read1 = self._answer.reader()
         owner = getattr(read1, "__self__", None)
-        self._response = owner if isinstance(owner, PromptResponse) else None
+        self._response = owner if isinstance(owner, (PromptResponse, PlainBody)) else None
         is_plain = self._answer.headers.get("content-encoding", "").lower() in PLAIN_ENCODINGS
         size = READ_SIZE if is_plain else PACKED_READ_SIZE
         while True:
