@@ -121,9 +121,10 @@ class App:
         """Close connections to providers that nobody used for a while; to be called now and then."""
         self._client.close_idle()
 
-    def forget_texts(self) -> None:
-        """Let go of the sizes of texts: of many clients' prompts some would lie in each piece of memory they took."""
+    def forget(self) -> None:
+        """Let go of what is known again when it is asked for: some would lie in each piece of memory that many took."""
         self.counter.forget()
+        self._estimator.learned.forget()
 
     def close(self) -> None:
         """Let go of connections and of the demo provider; write down what was not yet."""

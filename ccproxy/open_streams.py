@@ -33,7 +33,8 @@ class _Carried:
     def __init__(self, body: Stream, source: Source, line: ClientLine) -> None:
         self._body, self._source, self._line = body, source, line
         self._last = time.monotonic()
-        self._back = threading.Event()
+        self._away = threading.Lock()  # held until it is given back; an event is seven objects
+        self._away.acquire()
         self._fault: Optional[Exception] = None
         self.is_registered = False
 
@@ -64,11 +65,11 @@ class _Carried:
 
     def give_back(self) -> None:
         """Let the handler thread go on."""
-        self._back.set()
+        self._away.release()
 
     def wait(self) -> None:
         """Sleep until the stream is given back."""
-        self._back.wait()
+        self._away.acquire()
 
     def take_back(self) -> None:
         """Prepare to go on without the others; raise what went wrong."""

@@ -141,7 +141,7 @@ class Server(ThreadingHTTPServer):
             self.app.tidy()
             if self._crowded_at is not None and now >= self._crowded_at + _GIVE_BACK_AFTER:
                 self._crowded_at = None
-                self.app.forget_texts()
+                self.app.forget()
                 give_back()
 
     # --- limits ----------------------------------------------------------------------------------------------

@@ -68,6 +68,12 @@ class Learned:
             with self._samples_lock:
                 self._add((row.model, row.provider), sample)
 
+    def forget(self) -> None:
+        """Let go of what the ledger knows too: the next request reads it again."""
+        if self._path is not None:
+            with self._samples_lock:
+                self._samples, self._corrections, self._fitted, self._read_at = {}, {}, {}, None
+
     def _add(self, key: _Key, sample: Sample) -> None:
         alike = self._samples.setdefault(key, {}).setdefault(sample.has_tools, deque(maxlen=KEPT))
         is_full = len(alike) == KEPT

@@ -245,12 +245,16 @@ class Pool:
         pool: Any = self.pool  # type: ignore[attr-defined]
         if pool is None:
             return  # closed
+        closing = []
         with pool.mutex:  # a stack: who was used last is on top
             places = [place for place, conn in enumerate(pool.queue) if conn is not None]
-            old = [place for place in places[: max(0, len(places) - keep)] if pool.queue[place].idle_since < before]
-            closing = [pool.queue[place] for place in old]
-            for place in old:
-                pool.queue[place] = None
+            for count, place in enumerate(places):
+                conn = pool.queue[place]
+                if conn.idle_since < before:
+                    conn.idle_since = 0.0  # as old, and no object of its own, which would pin memory of the burst
+                    if count < len(places) - keep:
+                        closing.append(conn)
+                        pool.queue[place] = None
         for conn in closing:
             conn.close()
 
