@@ -187,6 +187,24 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     assert Learned(ledger.path).correction(MODEL) == fit(samples(1.0, 65, [100, 200, 300]))
 
 
+def test_what_is_let_go_is_read_again(tmp_path: Path) -> None:
+    """From the ledger; without one nothing is let go."""
+    ledger = Ledger(tmp_path, keep_days=10**6)
+    ledger.add(answered(100, 165))
+    assert ledger.flush(10)
+    read, own = Learned(ledger.path), Learned(None)
+    known = read.correction(MODEL)
+    ledger.add(answered(200, 265))
+    own.add(answered(100, 165))
+    assert ledger.flush(10)
+    ledger.close()
+    for found in (read, own):
+        assert found.correction(MODEL) == known == fit(samples(1.0, 65, [100]))
+        found.forget()
+    assert own.correction(MODEL) == known
+    assert read.correction(MODEL) == fit(samples(1.0, 65, [100, 200]))
+
+
 def test_of_a_long_ledger_the_newest_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if this process had given the answers: so many of each model, with tools and without, and so many models."""
     monkeypatch.setattr(learned, "MAX_MODELS", 2)

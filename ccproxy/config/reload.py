@@ -69,7 +69,9 @@ class ConfigStore:
             return None
         self._look_at = now + INTERVAL
         found = _state(self._files)
-        is_at_rest, self._last = found == self._last, found
+        is_at_rest = found == self._last
+        if not is_at_rest:  # else the old value stays where it is: a new one each second may keep a MiB of freed memory
+            self._last = found
         is_asked, self._is_asked = self._is_asked, False
         if not is_asked and (found == self._read or not is_at_rest):
             return None
