@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -371,9 +372,11 @@ def test_what_is_there_already_is_not_written_twice(opened: Open) -> None:
     add(first, "a", "b")
     leftover = first.path.with_name(f"{first.path.name}-999999-1.rows")
     lines = [journal._line(row(request_id=name, time=NOW, cost=Decimal("0.1"))) for name in ("b", "c")]
-    leftover.write_text("\n".join([*lines, lines[0][:30]]), encoding="utf-8")  # the last line was cut
+    leftover.write_text(journal._NAMES + "\n".join([*lines, lines[0][:30]]), encoding="utf-8")  # the last line was cut
+    older = {**vars(row(request_id="d", time=NOW)), "cost": "0.1", "claude_cost": None}
+    leftover.with_name(f"{first.path.name}-999999-2.rows").write_text(json.dumps(older) + "\n", encoding="utf-8")
     assert first.flush(PATIENCE)
-    assert sorted(written(first.path)) == ["a", "b", "c"]
+    assert sorted(written(first.path)) == ["a", "b", "c", "d"]
     assert not leftover.exists()
 
 
