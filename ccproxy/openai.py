@@ -132,8 +132,7 @@ class Chunk(NamedTuple):
     @classmethod
     def from_completion(cls, data: Any) -> Chunk:
         """Read a whole completion; Perplexity puts an empty ``delta`` beside the ``message``."""
-        plain = plain_chunk(data, "message")
-        return plain._replace(is_whole=plain.has_choice) if plain else cls._read(data, ("message", "delta"))
+        return plain_chunk(data, "message") or cls._read(data, ("message", "delta"))
 
     @classmethod
     def _read(cls, data: Any, order: Tuple[str, str]) -> Chunk:
@@ -180,26 +179,30 @@ def plain_chunk(data: Any, part: str = "delta") -> Optional[Chunk]:
     if not isinstance(choice, dict) or not choice.keys() <= _CHOICE_MEMBERS[part] or choice.get("index") != 0:
         return None
     reason = choice.get("finish_reason")
-    chunk = plain_delta(choice.get(part), reason if isinstance(reason, str) else None)
-    return chunk._replace(usage=usage) if chunk is not None and usage is not None else chunk
+    return plain_delta(choice.get(part), reason if isinstance(reason, str) else None, usage, part == "message")
 
 
-def plain_delta(delta: Any, finish_reason: Optional[str] = None) -> Optional[Chunk]:
+def plain_delta(
+    delta: Any, finish_reason: Optional[str] = None, usage: Optional[Json] = None, is_whole: bool = False
+) -> Optional[Chunk]:
     """Return the chunk of a delta that has only the common members."""
     if type(delta) is dict and len(delta) == 1 and type(delta.get("content")) is str and delta["content"]:
-        return Chunk(True, (Piece("text", delta["content"]),), (), finish_reason)  # as nearly all are: 1 us less
+        pieces = (Piece("text", delta["content"]),)
+        return Chunk(True, pieces, (), finish_reason, usage=usage, is_whole=is_whole)  # as nearly all are: 1 us less
     if not isinstance(delta, dict) or not delta.keys() <= _DELTA_MEMBERS or delta.get("refusal"):
         return None
     content, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""
     if not isinstance(content, str) or not isinstance(reasoning, str):
         return None
-    pieces = (Piece("text", content),) if content else ()
+    texts = (Piece("text", content),) if content else ()
     return Chunk(
         has_choice=True,
-        pieces=(Piece("thinking", reasoning), *pieces) if reasoning else pieces,
+        pieces=(Piece("thinking", reasoning), *texts) if reasoning else texts,
         tool_calls=tuple(_tool_calls(delta)) if "tool_calls" in delta else (),
         finish_reason=finish_reason,
+        usage=usage,
         reasoning_field="reasoning_content" if reasoning else "",
+        is_whole=is_whole,
     )
 
 

@@ -79,6 +79,8 @@ class Budget:
 
 def limits(config: Config) -> Dict[str, Decimal]:
     """Return the amounts that are set, by period."""
+    if config.session_budget_usd is None and config.daily_budget_usd is None:
+        return {}  # as nearly always, and each request asks twice
     amounts = {SESSION: config.session_budget_usd, TODAY: config.daily_budget_usd}
     return {period: amount for period, amount in amounts.items() if amount is not None}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import field
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
 
 from ..errors import ConfigError
@@ -321,7 +321,7 @@ class Config:
 
     def keys_of(self, model: Model) -> Tuple[str, ...]:
         """Return the model's API keys; several are separated by commas."""
-        return tuple(key.strip() for key in self.variables.get(model.api_key_name, "").split(",") if key.strip())
+        return _keys(self.variables.get(model.api_key_name, ""))
 
     def is_ready(self, model: Model) -> bool:
         """Whether the model can be asked: it has a key or needs none."""
@@ -343,6 +343,11 @@ class Config:
         found = {key.strip() for name in names for key in self.variables.get(name, "").split(",")}
         found.update(secret for row in self.models.values() for secret in secret_headers(row.extra_headers))
         return frozenset((found | {self.ccproxy_auth_token}) - {""})
+
+
+@lru_cache(maxsize=64)
+def _keys(text: str) -> Tuple[str, ...]:
+    return tuple(key.strip() for key in text.split(",") if key.strip())
 
 
 def build_config(

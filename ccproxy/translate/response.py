@@ -103,11 +103,16 @@ def _dict(usage: Json, key: str) -> Json:
 
 
 def _count(value: Any) -> int:
+    if type(value) is int and 0 <= value < 10**15:
+        return value
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15 else 0
 
 
 def _first(*values: Any) -> int:
-    return _count(next((value for value in values if value is not None), 0))
+    for value in values:
+        if value is not None:
+            return _count(value)
+    return 0
 
 
 @frozen
