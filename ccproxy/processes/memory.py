@@ -7,8 +7,8 @@ a start 3 ms and a request nothing: most memory is asked for by one thread at a 
 
 A thousand streams take some 60 MB in small pieces, and when these are free, the allocators keep nearly all of it. The
 interpreter takes memory by the MiB, and has lists of freed tuples, dicts and the like to use again, a few in each MiB;
-a full collection empties them. glibc makes an arena for each of the first threads, sixteen on a machine with two cores,
-and never gives back the end of one, but for the main arena's.
+a full collection empties them. What lives on there stays where it is: before Python 3.11 also a frame of each function.
+The C library keeps what is free between its pieces in use until it is told to trim them.
 """
 
 from __future__ import annotations
