@@ -2,7 +2,7 @@
 
 Nine reads of ten of a slow stream are events that merely go on with the open block. While every layer stands between
 two events, and nothing is held or looked for, such a text is taken out of the one frame and put into the other as JSON
-has it. With its system calls a read takes 55 us that way, and 90 through all layers.
+has it. With its system calls such a read takes 13 us, and 50 through all layers; more where little is in the caches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Ahead(Protocol):
 class Passage:
     """The short way for text of one kind into one block, until something else comes."""
 
-    __slots__ = ("_begun", "_frame", "_frames", "_look", "_passes", "_source", "characters", "count")
+    __slots__ = ("_begun", "_frame", "_frames", "_head", "_look", "_passes", "_source", "_tail", "characters", "count")
 
     def __init__(
         self, source: Ahead, begun: bytes, frame: Pattern[bytes], passes: Callable[[str], bool], frames: DeltaFrames
@@ -41,6 +41,7 @@ class Passage:
         """
         self._source, self._look, self._begun = source, source.look, begun
         self._frame, self._passes, self._frames = frame, passes, frames
+        self._head = self._tail = b"\0"  # around the last text: many providers change nothing there
         self.count = self.characters = 0
         """Of the events that went this way, and of their text."""
 
@@ -48,9 +49,14 @@ class Passage:
         """Return the events that have come; nothing, if they are not text alone, or none is whole: these are left."""
         data = self._begun + self._look()
         try:
-            one = self._frame.fullmatch(data)  # as is nearly always: 3 us less than for several
+            if data.startswith(self._head) and data.endswith(self._tail):  # 2 us less than by the pattern
+                text = data[len(self._head) : -len(self._tail)].decode()
+                if text.isprintable() and '"' not in text and "\\" not in text:
+                    return self._pass(1, text, text, b"")
+            one = self._frame.fullmatch(data)
             if one is None:
                 return self._several(data)
+            self._head, self._tail = data[: one.start(1)], data[one.end(1) :]
             text = one[1].decode()
         except UnicodeDecodeError:
             return b""

@@ -91,16 +91,22 @@ class QuotedEvents:
         self._text = _Text(secrets)
         self._secrets, self._begins_none = self._text.secrets, self._text.begins_none
         self._may_begin = self._text.may_begin
-        self._may_begin_in_json = _text_beginnings(tuple(self._secrets))
+        self._in_json = _beginnings_in_json(tuple(self._secrets))
         self._last: Any = None  # the last delta with text
 
     def passes(self, text: str) -> bool:
         """Whether the next text of the same block, as JSON has it, goes out as it is; if so, it is told by that."""
         begun = self._text.begun
-        found = self._may_begin_in_json(begun + text)
+        starts, ends, search = self._in_json
+        if not (begun or text.endswith(ends)):  # a pattern takes as long, and its engine's code must be at hand
+            for start in starts:
+                if start in text:
+                    break
+            else:
+                return True
+        found = search(begun + text)
         if found is None:
-            if begun:
-                self._text.begun = ""
+            self._text.begun = ""
             return True
         ending = found[0]
         if len(begun) > SPELLED or not 0 < len(ending) <= SPELLED or found.string.endswith("\\" + ending):
@@ -218,15 +224,13 @@ def _beginnings(secrets: Tuple[str, ...]) -> Tuple[List[str], Callable[[str], bo
 
 
 @lru_cache(maxsize=64)
-def _text_beginnings(secrets: Tuple[str, ...]) -> Callable[[str], Any]:
-    """Return the same for text as JSON has it: anything may be a secret that JSON has in other characters."""
-    if not secrets:
-        return _NOTHING
-    is_verbatim = all(json.dumps(secret) == f'"{secret}"' for secret in secrets)
-    return re.compile(_beginning(secrets, r"\Z") if is_verbatim else "").search
-
-
-_NOTHING = re.compile("(?!)").search
+def _beginnings_in_json(secrets: Tuple[str, ...]) -> Tuple[Tuple[str, ...], Tuple[str, ...], Callable[[str], Any]]:
+    """Return the beginnings of secrets, of three characters, and those of one or two, that text may end with; and what
+    finds any. In JSON all text may be a secret that is written in other characters there."""
+    if any(json.dumps(secret) != f'"{secret}"' for secret in secrets):
+        return (), ("",), re.compile("").search
+    ends = tuple(secret[:size] for secret in secrets for size in (1, 2))
+    return tuple(secret[:3] for secret in secrets), ends, re.compile(_beginning(secrets, r"\Z")).search
 
 
 @lru_cache(maxsize=64)
