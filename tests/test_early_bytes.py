@@ -199,9 +199,8 @@ def test_silence_in_mid_stream() -> None:
 @pytest.mark.parametrize("life", [b": OPENROUTER PROCESSING\n\n", b"\n", b"\r\n", b": x\n"])
 def test_comments_and_blank_lines_are_life(life: bytes) -> None:
     """A provider that says them is not silent, and its clients get pings all the same."""
-    count = 16
-    alive = [verb for _ in range(count) for verb in (latency(0.1), chunk(life))]
-    settings = {**SOON, "COMMIT_AFTER": "20", "PROVIDER_READ_TIMEOUT": "1"}
+    alive = [verb for _ in range(24) for verb in (latency(0.1), chunk(life))]
+    settings = {**SOON, "COMMIT_AFTER": "20", "PROVIDER_READ_TIMEOUT": "2"}
     plan = [head(), chunk(FIRST), *alive, chunk(b"\n\n" + REST), END]
     with FaultyProvider(plan) as provider, proxy_for(provider.url, settings) as proxy:
         reply = post(proxy.url, user(stream=True))
