@@ -28,9 +28,10 @@ class ChunkReader:
     def __init__(self) -> None:
         self._head = self._tail = ""
         self._before = self._after = b""
-        self._tries = self._text_tries = _TRIES
+        self._tries = _TRIES
         self._frames: Dict[str, Pattern[bytes]] = {}
         self._wanted = ""
+        self._frame_tries = dict.fromkeys(_PLACES, _TRIES)
 
     is_done = False  # a stream of chunks ends with ``[DONE]`` alone
 
@@ -83,11 +84,12 @@ class ChunkReader:
             ValueError, RecursionError: it is no JSON.
         """
         chunk = self._read(text)
-        if self._wanted and self._text_tries and [piece.kind for piece in chunk.pieces] == [self._wanted]:
-            self._text_tries -= 1
-            frame = _text_frame(text, self._wanted)
+        kind = self._wanted
+        if kind and self._frame_tries[kind] and [piece.kind for piece in chunk.pieces] == [kind]:
+            self._frame_tries[kind] -= 1
+            frame = _text_frame(text, kind)
             if frame is not None:
-                self._frames[self._wanted] = frame
+                self._frames[kind] = frame
             self._wanted = ""
         return chunk
 
@@ -113,7 +115,7 @@ class ChunkReader:
         return chunk
 
     def _learn(self, text: str) -> None:
-        """Take what is around the delta of a plain chunk for the frame, and around its text for that of texts."""
+        """Take what is around the delta of a plain chunk for the frame."""
         if text.count('"delta":') != 1:
             return
         start = text.find('"delta":') + len('"delta":')

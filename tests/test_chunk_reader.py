@@ -220,6 +220,17 @@ def test_thinking_has_a_frame_of_its_own(reader: ChunkReader, field: str) -> Non
     assert seen(reader, frame(b'"a"'), "text") == "a"
 
 
+def test_each_kind_has_its_own_tries() -> None:
+    """However often the frame of thinking was learned anew, that of the text after it is learned, too."""
+    reader, thought = ChunkReader(), frame(b'null,"reasoning_content":"so"')
+    for _ in range(9):
+        reader.frame("thinking")
+        reader.read(thought[6:-2].decode())
+    assert reader.frame("text") is None
+    reader.read(frame(b'"a"')[6:-2].decode())
+    assert seen(reader, frame(b'"b"')) == "b"
+
+
 def test_a_long_frame_is_no_pattern(reader: ChunkReader) -> None:
     """Making a pattern of a megabyte takes seconds, in which no stream goes on."""
     event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"padding":"%s"}\n\n' % (b"x" * 10_000)
