@@ -167,8 +167,8 @@ def general_file(config: Config, environment: Mapping[str, str]) -> Path:
     if not config.log_file_path:
         given = environment.get("LOGS_DIRECTORY", "").split(":")[0]
         return (Path(given) if given else state_folder(config, environment)) / GENERAL
-    path = Path(config.log_file_path).expanduser()
-    return path if path.suffix and not path.is_dir() else path / GENERAL
+    path = Path(config.log_file_path)
+    return path if path.suffix and not os.path.isdir(path) else path / GENERAL
 
 
 def _console(secrets: Callable[[], Iterable[str]], environment: Mapping[str, str]) -> Optional[Console]:

@@ -74,7 +74,33 @@ def test_a_named_models_file(tmp_path: Path) -> None:
     """``CUSTOM_MODELS_FILE`` names another one; one that does not exist is an error that says who named it."""
     (tmp_path / "mine.yaml").write_text(f"- model_id: mine\n  {BASE}\n")
     assert list(load(tmp_path, env="CUSTOM_MODELS_FILE=mine.yaml").config.models) == ["mine"]
-    assert ".env:1: CUSTOM_MODELS_FILE" in problem(tmp_path, env="CUSTOM_MODELS_FILE=none.yaml")
+    assert ".env:1: CUSTOM_MODELS_FILE: no such file" in problem(tmp_path, env="CUSTOM_MODELS_FILE=none.yaml")
+    assert "not a file: /dev/null" in problem(tmp_path, env="CUSTOM_MODELS_FILE=/dev/null")
+
+
+def test_a_path_may_begin_with_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One's own or another user's; there must be one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    config = load(tmp_path, env="STATE_DIR=~/state\nLOG_FILE_PATH=~/logs\n").config
+    assert (config.state_dir, config.log_file_path) == (str(tmp_path / "me/state"), str(tmp_path / "me/logs"))
+    for name in ("STATE_DIR", "LOG_FILE_PATH", "CUSTOM_MODELS_FILE"):
+        assert problem(tmp_path, env=f"{name}=~nobody-at-all/x").startswith(f".env:1: {name}: ~nobody-at-all/x: ")
+
+
+def test_a_folder_that_cannot_be_looked_into_has_no_files(tmp_path: Path) -> None:
+    """Such as the home folder that somebody else's environment names."""
+    assert load_config({}, folders=[tmp_path / ("x" * 300), tmp_path]).config == Config()
+
+
+@pytest.mark.parametrize("key", ["“sk-abc”", "sk-abc\u200b", "sk-a\\nb"])
+def test_a_key_that_no_header_can_carry(tmp_path: Path, key: str) -> None:
+    """Said at the start, with its place, and without it; a request would fail for a reason that nobody guesses."""
+    models = f"- model_id: m\n  {BASE}\n  api_key_name: M_KEY\n"
+    for name, where in (("M_KEY", ".env:2"), ("OPENAI_API_KEY", ".env:2"), ("CCPROXY_AUTH_TOKEN", ".env:2")):
+        text = problem(tmp_path, env=f'#\n{name}="{key}"\n', models=models)
+        assert text.startswith(f"{where}: {name}: ")
+        assert "ASCII" in text
+        assert "sk-a" not in text
 
 
 def test_a_named_env_file_must_exist(tmp_path: Path) -> None:
@@ -158,6 +184,8 @@ def test_a_value_is_read(name: str, raw: str, value: Any) -> None:
         ("LONG_CONTEXT_THRESHOLD=1.5", "whole number"),
         ("PROVIDER_READ_TIMEOUT=0", "above 0"),
         ("PROVIDER_READ_TIMEOUT=nan", "number"),
+        ("KEEPALIVE_TIMEOUT=1e10", "at most 1000000"),
+        ("MAX_TOKENS_LIMIT=8q", "whole number"),
         ("LOG_LEVEL=loud", "DEBUG"),
         ("ROUTER_THINK_EFFORT=huge", "xhigh"),
         ("ROUTER_DEFAULT=nobody", "unknown model 'nobody'"),
@@ -242,8 +270,11 @@ def test_a_built_in_provider_needs_no_entry(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ollama", "lmstudio", "vllm", "llamacpp"])
 def test_local_providers_take_their_address_from_the_environment(name: str) -> None:
-    """And need no key."""
-    config = make_config({f"{name.upper()}_API_BASE": "http://box:1/v1"})
+    """And need no key. The others do not: other programs' ``OPENAI_API_BASE`` is not meant for the key here."""
+    config = make_config({f"{name.upper()}_API_BASE": "http://box:1/v1", "OPENAI_API_BASE": "http://box:1/v1"})
+    openai = config.find("openai/m")
+    assert openai is not None
+    assert openai.api_base == PROVIDERS["openai"].api_base
     model = config.find(f"{name}/m")
     assert model is not None
     assert (model.api_base, config.is_ready(model)) == ("http://box:1/v1", True)

@@ -99,7 +99,11 @@ WRONG = [
         "models.yaml:3: extra_headers: ",
         "control characters",
     ),
+    (f"- model_id: m\n  {BASE}\n  extra_headers: {{a: 日本}}\n", "models.yaml:3: extra_headers: ", "Latin-1"),
     (f"- model_id: m\n  {BASE}\n  extra_body: 5\n", "models.yaml:3: extra_body: ", "mapping"),
+    (f"- model_id: m\n  {BASE}\n  extra_body: {{since: 2026-01-31}}\n", "models.yaml:3: extra_body: ", "JSON"),
+    (f"- model_id: m\n  {BASE}\n  extra_body: {{seed: .nan}}\n", "models.yaml:3: extra_body: ", "JSON"),
+    (f"- model_id: m\n  {BASE}\n  temperature: 1e400\n", "models.yaml:3: temperature: ", "finite"),
     ("- model_id: m\n  api_base: api.deepseek.com\n", "models.yaml:2: api_base: ", "https://"),
     ("- model_id: [m]\n  api_base: http://x\n", "models.yaml:1: model_id: ", "text"),
     ("- just text\n", "models.yaml:1: ", "mapping"),
@@ -107,6 +111,7 @@ WRONG = [
     ("- model_id: 'm\n", "models.yaml:", "not YAML"),
     ("- a: [\n", "models.yaml:", "not YAML"),
     ("- a: \x07\n", "models.yaml", "not YAML"),
+    pytest.param("[" * 5000, "models.yaml", "not YAML", id="deep"),
     (f"- model_id: m\n  {BASE}\n  extra_body: !!python/object:os.system {{}}\n", "models.yaml:3: extra_body: ", ""),
     (f"- &a\n  model_id: m\n  {BASE}\n  extra_body: *a\n", "models.yaml:", ""),
 ]
@@ -114,8 +119,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("text", "place", "words"), WRONG)
 def test_a_wrong_models_file_is_named(text: str, place: str, words: str) -> None:
-    """File, line and key, the value seen and what is allowed."""
+    """File, line and key, the value seen and what is allowed, in one line."""
     with pytest.raises(ConfigError) as caught:
         parse_models(text, "models.yaml")
+    assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(place)
     assert words in str(caught.value)

@@ -101,7 +101,6 @@ def test_a_long_line_is_cut_in_its_middle() -> None:
         ({}, {"STATE_DIRECTORY": "/var/lib/x", "LOGS_DIRECTORY": "/var/log/x:/other"}, "/var/log/x/server.log"),
         ({"LOG_FILE_PATH": "/logs"}, {"LOGS_DIRECTORY": "/var/log/x"}, "/logs/server.log"),
         ({"LOG_FILE_PATH": "/logs/proxy.log"}, {}, "/logs/proxy.log"),
-        ({"LOG_FILE_PATH": "~/logs"}, {}, "~/logs/server.log"),
     ],
 )
 def test_where_the_files_are(settings: Dict[str, str], environment: Dict[str, str], path: str) -> None:

@@ -26,6 +26,7 @@ from ccproxy.commands.stats import render
 from ccproxy.commands.terminal import Look
 from ccproxy.config.load import state_folder
 from ccproxy.config.schema import Config
+from ccproxy.errors import ConfigError
 from ccproxy.handlers.record import session_of
 from ccproxy.stub import Cut, Delay, Failure, Finish, Json, Step, StubProvider, Text, content_text
 from ccproxy.web import Request
@@ -413,13 +414,17 @@ def test_the_session_of_a_request(headers: Dict[str, str], user_id: Any, session
 
 
 def test_where_the_state_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """STATE_DIR, what systemd gives, the XDG folder, and the home directory, in this order."""
+    """STATE_DIR, what systemd gives, the XDG folder, and the home directory, in this order, or an error."""
     monkeypatch.setenv("HOME", str(tmp_path))
     given = {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "XDG_STATE_HOME": "/x"}
-    assert state_folder(Config(state_dir="~/mine"), given) == tmp_path / "mine"
+    assert state_folder(Config(state_dir="/mine"), given) == Path("/mine")
     assert state_folder(Config(), given) == Path("/var/lib/a")
     assert state_folder(Config(), {"XDG_STATE_HOME": "/x"}) == Path("/x/ccproxy")
     assert state_folder(Config(), {"XDG_STATE_HOME": "relative"}) == tmp_path / ".local/state/ccproxy"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as for a user of a container
+    with pytest.raises(ConfigError, match="STATE_DIR"):
+        state_folder(Config(), {})
 
 
 # --- the command ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..frozen import frozen
 from .envfile import parse_env
 from .modelsfile import parse_models
 from .providers import PROVIDERS
-from .schema import SETTINGS, Config, build_config
+from .schema import SENDABLE, SETTINGS, Config, build_config, is_sendable
 
 
 @frozen
@@ -46,31 +47,53 @@ def load_config(
     Raises:
         ConfigError: naming file, line and key.
     """
-    files = _Files(folders if folders is not None else [Path(), Path.home() / ".config" / "ccproxy"], seen)
-    env_path = files.named(env_file, "--env-file") if env_file else files.first(".env")
+    files = _Files(folders if folders is not None else [Path(), Path(os.path.expanduser("~/.config/ccproxy"))], seen)
+    env_path = files.named(_expanded(env_file, "--env-file"), "--env-file") if env_file else files.first(".env")
     from_file = parse_env(_read(env_path), str(env_path)) if env_path else {}
     raw: Dict[str, Tuple[Any, str]] = dict(from_file)
     raw.update(_credentials(environment.get("CREDENTIALS_DIRECTORY", "")))
     raw.update({name: (value, "environment") for name, value in environment.items()})
     raw.update(overrides or {})
     settings = {setting.name: raw[setting.name] for setting in SETTINGS if _is_set(raw.get(setting.name))}
+    for name in _PATHS & settings.keys():
+        path, place = settings[name]
+        settings[name] = (_expanded(path, f"{place}: {name}"), place)
     models_path = _models_path(settings, files)
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
+    for name in sorted(config.key_names & raw.keys()):
+        key, place = raw[name]
+        if not is_sendable(str(key).strip()):
+            raise ConfigError(f"{place}: {name}: expected keys of {SENDABLE}, not what is there")
     warnings = tuple(_warnings(config))
     return Loaded(replace(config, warnings=warnings), env_path, models_path, warnings)
 
 
 def state_folder(config: Config, environment: Mapping[str, str]) -> Path:
-    """Return where usage is recorded: STATE_DIR, else what systemd gives, else the XDG folder for state."""
+    """Return where usage is recorded: STATE_DIR, else what systemd gives, else the XDG folder for state.
+
+    Raises:
+        ConfigError: nothing tells.
+    """
     if config.state_dir:
-        return Path(config.state_dir).expanduser()
+        return Path(config.state_dir)
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
     xdg = environment.get("XDG_STATE_HOME", "")
-    return (Path(xdg) if xdg.startswith("/") else Path.home() / ".local" / "state") / "ccproxy"
+    return Path(xdg if xdg.startswith("/") else _expanded("~/.local/state", "STATE_DIR: not set")) / "ccproxy"
+
+
+_PATHS = {"CUSTOM_MODELS_FILE", "LOG_FILE_PATH", "STATE_DIR"}
+
+
+def _expanded(path: str, place: str) -> str:
+    """Return a path with the home folder that its ``~`` stands for."""
+    expanded = os.path.expanduser(path.strip())
+    if expanded.startswith("~"):
+        raise ConfigError(f"{place}: {path}: no home folder is known for {path.partition('/')[0]}")
+    return expanded
 
 
 def _is_set(value: Optional[Tuple[Any, str]]) -> bool:
@@ -88,16 +111,16 @@ class _Files:
         """Return the file of that name in the first folder that has one."""
         for folder in self._folders:
             self._seen.add(folder / name)
-            if (folder / name).is_file():
+            if os.path.isfile(folder / name):  # False, not an error, in a folder that may not be looked into
                 return folder / name
         return None
 
     def named(self, name: str, place: str) -> Path:
         """Return a file that must be there, for ``place`` says so."""
-        path = Path(name).expanduser()
+        path = Path(name)
         self._seen.add(path)
-        if not path.is_file():
-            raise ConfigError(f"{place}: no such file: {path}")
+        if not os.path.isfile(path):
+            raise ConfigError(f"{place}: {'not a file' if os.path.exists(path) else 'no such file'}: {path}")
         return path
 
 
@@ -105,9 +128,8 @@ def _models_path(settings: Mapping[str, Tuple[Any, str]], files: _Files) -> Opti
     if "CUSTOM_MODELS_FILE" not in settings:
         return files.first("models.yaml")
     name, place = settings["CUSTOM_MODELS_FILE"]
-    path = Path(name).expanduser()
-    found = path if path.is_absolute() else files.first(str(path))
-    return files.named(str(found or path), f"{place}: CUSTOM_MODELS_FILE")
+    found = None if os.path.isabs(name) else files.first(name)
+    return files.named(str(found or name), f"{place}: CUSTOM_MODELS_FILE")
 
 
 def _credentials(folder: str) -> Dict[str, Tuple[Any, str]]:

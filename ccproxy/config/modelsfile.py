@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 from typing import Any, Callable, Dict, List, Mapping, Tuple
@@ -14,6 +15,7 @@ from .credentials import shown
 from .schema import APIS, EFFORTS, Model, money, one_of, positive_number, real_number, references, text, truth
 
 _MILLION = Decimal(1_000_000)
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\xa0-\xff]*")
 
 
 def _address(value: Any) -> str:
@@ -27,14 +29,16 @@ def _headers(value: Any) -> Dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError("a mapping of header names to text")
     headers = {text(name): text(item) for name, item in value.items()}
-    if any(
-        not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", n) or re.search(r"[\r\n\0]", v) for n, v in headers.items()
-    ):
-        raise ValueError("header names and values without control characters")
+    if not all(_HEADER.fullmatch(f"{name}:{item}") for name, item in headers.items()):
+        raise ValueError("header names and values without control characters, and without any beyond Latin-1")
     return headers
 
 
 def _mapping(value: Any) -> Dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):  # a date, say
+        raise ValueError("a mapping of what JSON knows") from None
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise ValueError("a mapping")
     return value
@@ -89,8 +93,8 @@ def parse_models(content: str, filename: str) -> Dict[str, Model]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{filename}:{line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{filename}: not YAML: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{filename}: not YAML: {_words(error)}") from None
     models: Dict[str, Model] = {}
     for place, entry in _entries(root, filename):
         model = _model(entry, place, filename)
@@ -98,6 +102,11 @@ def parse_models(content: str, filename: str) -> Dict[str, Model]:
             raise ConfigError(f"{place}: model_id: {model.model_id!r} is there twice")
         models[model.model_id] = model
     return models
+
+
+def _words(error: Exception) -> str:
+    """Return what is wrong in one line; PyYAML has the lines around it too."""
+    return getattr(error, "problem", None) or " ".join(str(error).split())
 
 
 _Pairs = List[Tuple[str, Any, int]]
@@ -133,7 +142,7 @@ def _pairs(node: yaml.Node, filename: str) -> _Pairs:
         try:
             pairs.append((str(key.value), constructor.construct_object(value, deep=True), key.start_mark.line + 1))
         except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"{_place(key, filename)}: {key.value}: {error}") from None
+            raise ConfigError(f"{_place(key, filename)}: {key.value}: {_words(error)}") from None
     return pairs
 
 

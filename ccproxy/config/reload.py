@@ -8,6 +8,7 @@ read, checked and taken as a whole; while what is on disk is not valid, the old 
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Callable, FrozenSet, Optional, Set, Tuple
@@ -119,7 +120,7 @@ class ConfigStore:
                 (before.env_file, loaded.env_file, False),
                 (before.models_file, loaded.models_file, is_renamed),
             )
-            if old is not None and old != new and not is_meant and not old.exists()
+            if old is not None and old != new and not is_meant and not os.path.exists(old)
         ]
         if gone:
             raise ConfigError(f"{gone[0]}: no such file any more")

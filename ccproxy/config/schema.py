@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import field
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, lru_cache
-from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Set, Tuple
 
 from ..errors import ConfigError
 from ..frozen import frozen
 from ..provider.dialects import DIALECTS, RESPONSES, Dialect, needs_responses, recognise
 from .credentials import secret_headers
-from .providers import PROVIDERS
+from .providers import PROVIDERS, Provider
 
 MAX_WORKERS = 256
+MAX_SECONDS = 1_000_000
+SENDABLE = "printable ASCII characters, which a header can carry"
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 APIS = ("chat", "responses")
 """The APIs of OpenAI's that a provider may speak: chat completions and responses."""
@@ -121,11 +124,11 @@ def worker_count(value: Any) -> int:
 
 
 def seconds(value: Any) -> float:
-    """Read a duration in seconds, above zero."""
-    number = float(money(value))
-    if number <= 0:
-        raise ValueError("a number of seconds above 0")
-    return number
+    """Read a duration in seconds, above zero; the system counts waits in 31 bits of milliseconds."""
+    number = money(value)
+    if not 0 < number <= MAX_SECONDS:
+        raise ValueError(f"a number of seconds above 0 and at most {MAX_SECONDS}")
+    return float(number)
 
 
 def money(value: Any) -> Decimal:
@@ -148,8 +151,11 @@ def budget(value: Any) -> Decimal:
 
 
 def real_number(value: Any) -> float:
-    """Read a finite number."""
-    return float(money(value))
+    """Read a number that is not beyond what JSON's readers take."""
+    number = float(money(value))
+    if math.isinf(number):
+        raise ValueError("a finite number")
+    return number
 
 
 def truth(value: Any) -> bool:
@@ -169,6 +175,19 @@ def text(value: Any) -> str:
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         raise ValueError("text")
     return str(value).strip()
+
+
+def is_sendable(word: str) -> bool:
+    """Whether a header can carry a key or token; a word processor's quotes around it, say, it cannot."""
+    return word.isascii() and word.isprintable()
+
+
+def token(value: Any) -> str:
+    """Read a token that clients send in a header."""
+    word = text(value)
+    if not is_sendable(word):
+        raise ValueError(SENDABLE)
+    return word
 
 
 def one_of(*words: str) -> Callable[[Any], str]:
@@ -217,7 +236,7 @@ SETTINGS: Tuple[Setting, ...] = (
     Setting("LONG_CONTEXT_THRESHOLD", positive_number, 128_000, "tokens; 128k style accepted, k = 1000"),
     Setting("HOST", text, "127.0.0.1", "address to listen on"),
     Setting("PORT", port_number, 8082, "port to listen on"),
-    Setting("CCPROXY_AUTH_TOKEN", text, "", "token every client must present; required beyond loopback"),
+    Setting("CCPROXY_AUTH_TOKEN", token, "", "token every client must present; required beyond loopback"),
     Setting("CUSTOM_MODELS_FILE", text, "models.yaml", "models file"),
     Setting("MAX_TOKENS_LIMIT", positive_number, None, "upper bound on the output tokens asked of any provider"),
     Setting("DEFAULT_MAX_TOKENS", positive_number, 8192, "output limit of models that do not say"),
@@ -311,13 +330,18 @@ class Config:
             return None
         return Model(
             model_id=reference,
-            api_base=self.variables.get(f"{head.upper()}_API_BASE") or provider.api_base,
+            api_base=self.address_of(provider),
             model_name=rest,
             api_key_name=provider.api_key_name,
             dialect_name=provider.dialect,
             direct=provider.is_direct,
             needs_key=not provider.is_local,
         )
+
+    def address_of(self, provider: Provider) -> str:
+        """Return the address of a built-in provider."""
+        own = self.variables.get(f"{provider.name.upper()}_API_BASE") if provider.is_local else ""
+        return own or provider.api_base
 
     def keys_of(self, model: Model) -> Tuple[str, ...]:
         """Return the model's API keys; several are separated by commas."""
@@ -336,11 +360,15 @@ class Config:
         """Return a model's context window in tokens."""
         return model.max_input_tokens or self.default_max_input_tokens
 
+    @property
+    def key_names(self) -> Set[str]:
+        """The names of the variables that hold keys."""
+        return {row.api_key_name for row in PROVIDERS.values()} | {row.api_key_name for row in self.models.values()}
+
     @cached_property
     def secrets(self) -> FrozenSet[str]:
         """Everything that must never be shown: the token, all keys in use, and what models.yaml holds of the kind."""
-        names = {row.api_key_name for row in PROVIDERS.values()} | {row.api_key_name for row in self.models.values()}
-        found = {key.strip() for name in names for key in self.variables.get(name, "").split(",")}
+        found = {key.strip() for name in self.key_names for key in self.variables.get(name, "").split(",")}
         found.update(secret for row in self.models.values() for secret in secret_headers(row.extra_headers))
         return frozenset((found | {self.ccproxy_auth_token}) - {""})
 
@@ -367,7 +395,7 @@ def build_config(
         try:
             chosen[setting.field_name] = setting.read(raw)
         except ValueError as error:
-            shown = "a value" if "TOKEN" in name else repr(raw)
+            shown = "what is there" if setting.read is token else repr(raw)
             raise ConfigError(f"{place}: {name}: expected {error}, not {shown}") from None
     config = Config(models=models, variables=variables, **chosen)
     _check_references(config, {name: place for name, (_, place) in values.items()})

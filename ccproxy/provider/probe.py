@@ -97,7 +97,9 @@ def _endpoints(config: Config) -> Iterable[Tuple[Model, ...]]:
     for row in PROVIDERS.values():
         nameless = config.find(f"{row.name}/{_ANY_MODEL}")
         assert nameless is not None
-        is_configured = config.keys_of(nameless) or config.variables.get(f"{row.name.upper()}_API_BASE")
+        is_configured = config.keys_of(nameless) or (
+            row.is_local and config.variables.get(f"{row.name.upper()}_API_BASE")
+        )
         if is_configured and (nameless.api_base, nameless.api_key_name) not in asked:
             groups[row.name] = [nameless]
     return map(tuple, groups.values())
