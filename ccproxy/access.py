@@ -11,7 +11,6 @@ import hmac
 import ipaddress
 import re
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from .errors import ApiError, AuthenticationFailed, PermissionDenied
 from .web import Request
@@ -43,7 +42,7 @@ def check_access(request: Request, token: str, own_host: str) -> None:
 
 def _check_page(request: Request) -> None:
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
         raise PermissionDenied("origin: requests from other web pages are refused")
     site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
     # "same-site" is another port of this machine, or another name of the team's domain: a link from there is followed

@@ -142,14 +142,13 @@ class App:
         try:
             response = self._dispatch(context, request)
         except ApiError as error:
-            response = Response.json(error.to_dict(request_id), error.status, error.headers)
+            response = Response.error(error, request_id)
             forget_calls(error)
         except RecursionError:
-            refusal = InvalidRequest("the request is nested too deeply")
-            response = Response.json(refusal.to_dict(request_id), refusal.status)
+            response = Response.error(InvalidRequest("the request is nested too deeply"), request_id)
         except Exception:
             log.exception("%s %s %s failed", request_id, request.method, request.path)
-            response = Response.json(ApiError("ccproxy failed; its log says why").to_dict(request_id), 500)
+            response = Response.error(ApiError("ccproxy failed; its log says why"), request_id)
         if not isinstance(response.body, Stream):
             context.running.stop()
         response.headers = field_values({"request-id": request_id, **PRIVATE, **response.headers})

@@ -334,9 +334,7 @@ class Handler(BaseRequestHandler):
 
         The client may still be sending. Closing at once would reset the connection and lose the answer on its way.
         """
-        request_id = new_id("req_")
-        response = Response.json(error.to_dict(request_id), error.status, {"request-id": request_id, **error.headers})
-        head = Head("", "", False, {})
+        response, head = Response.error(error, new_id("req_")), Head("", "", False, {})
         self._send(response, head, ClientLine(self.connection, is_chunked=True), is_last=True)
         self.connection.settimeout(LINGER)
         deadline = time.monotonic() + LINGER

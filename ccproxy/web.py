@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Protocol, Tuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from .errors import ApiError
 from .frozen import frozen
 
 # Answers are one client's business, and what they say they are: no cache keeps them, no browser guesses.
@@ -159,6 +160,11 @@ class Response:
         """Answer with a JSON document."""
         body = _compact(value).encode()
         return cls(status, {"content-type": "application/json", **PRIVATE, **(headers or {})}, body)
+
+    @classmethod
+    def error(cls, error: ApiError, request_id: str) -> Response:
+        """Answer with an error in Anthropic's shape."""
+        return cls.json(error.to_dict(request_id), error.status, {"request-id": request_id, **error.headers})
 
     @classmethod
     def stream(

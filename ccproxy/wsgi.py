@@ -18,6 +18,7 @@ from .app import App, new_id
 from .config.load import load_config, state_folder
 from .errors import ApiError, RequestTooLarge, StreamCut
 from .http1 import content_length, phrase
+from .incoming import decoded
 from .web import Early, Line, Request, Response, Stream
 
 Environ = Dict[str, Any]
@@ -37,9 +38,10 @@ def application(environ: Environ, start_response: StartResponse) -> Iterable[byt
 
 @lru_cache(maxsize=1)
 def _configured_app() -> App:
-    config = load_config(os.environ).config
-    app = App(config, Ledger(state_folder(config, os.environ)))
-    log.configure(config, lambda: app.config.secrets, os.environ)
+    loaded = load_config(os.environ)
+    app = App(loaded.config, Ledger(state_folder(loaded.config, os.environ)))
+    log.configure(app.config, lambda: app.config.secrets, os.environ)
+    loaded.log_warnings()
     atexit.register(app.close)
     app.counter.load_in_background()
     return app
@@ -158,9 +160,7 @@ def wsgi_app(app: App) -> Callable[[Environ, StartResponse], Iterable[bytes]]:
         try:
             request = _request(environ, app.config.max_request_bytes, handover)
         except ApiError as error:
-            request_id = new_id("req_")
-            refusal = Response.json(error.to_dict(request_id), error.status, {"request-id": request_id})
-            return _plain(refusal, environ, start_response)
+            return _plain(Response.error(error, new_id("req_")), environ, start_response)
         if handover is None:
             return _plain(app.handle(request), environ, start_response)
         threading.Thread(target=handover.make, args=(app, request), name="answer", daemon=True).start()
@@ -207,4 +207,4 @@ def _body(environ: Environ, limit: int) -> bytes:
     body: bytes = environ["wsgi.input"].read(length if text else limit + 1)
     if len(body) > limit:
         raise RequestTooLarge(f"the body exceeds the {limit} of MAX_REQUEST_BYTES")
-    return body
+    return decoded(body, environ.get("HTTP_CONTENT_ENCODING", ""), limit)

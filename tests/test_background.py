@@ -13,6 +13,7 @@ import pytest
 
 from ccproxy import cli
 from ccproxy.config.schema import SETTING_BY_NAME
+from ccproxy.errors import ConfigError
 from ccproxy.processes.background import RunFolder
 from running import address_in, health
 
@@ -105,6 +106,25 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "file").touch()
     assert start(["--run-dir", str(tmp_path / "file")]) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a device that is always full")
+def test_a_full_disk(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server whose pid cannot be written down, so that nobody could stop it, is ended at once; one line says why."""
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    run.pid_file.parent.mkdir()
+    try:
+        with pytest.raises(ConfigError, match="No space left"):
+            run.spawn(["--port", "0"], descriptor)
+    finally:
+        os.close(descriptor)
+    assert start([]) == 0
+
+
+def test_a_folder_that_cannot_be_looked_into(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as somebody else's: said in one line."""
+    assert stop(["--run-dir", "x" * 300]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_stale_pid_file_names_nobody(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,9 +117,9 @@ def test_a_model_that_no_budget_sees_is_told_at_the_start(tmp_path: Path, prices
     """Its costs are unknown, so they are in no sum; OpenRouter tells its own."""
     row = {"model_id": "main", "api_base": "http://p.test/v1", **prices}
     (tmp_path / "models.yaml").write_text(str([row]), encoding="utf-8")
-    warnings = load_config({DAY: "1"}, folders=[tmp_path]).warnings
+    warnings = load_config({DAY: "1"}, folders=[tmp_path]).config.warnings
     assert any("main: its price is not known, so DAILY_BUDGET_USD" in line for line in warnings) == is_warned
-    assert not any("price" in line for line in load_config({}, folders=[tmp_path]).warnings)
+    assert not any("price" in line for line in load_config({}, folders=[tmp_path]).config.warnings)
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def test_nothing_is_needed(tmp_path: Path) -> None:
     """Every setting has a default."""
     loaded = load(tmp_path)
     assert loaded.config == Config()
-    assert (loaded.config.host, loaded.config.port, loaded.warnings) == ("127.0.0.1", 8082, ())
+    assert (loaded.config.host, loaded.config.port, loaded.config.warnings) == ("127.0.0.1", 8082, ())
 
 
 def test_the_command_line_wins_then_the_environment_then_the_file(tmp_path: Path) -> None:
@@ -303,10 +303,10 @@ def test_several_keys() -> None:
 def test_a_missing_key_is_a_warning(tmp_path: Path) -> None:
     """Of a configured model, and of one that a router names."""
     models = f"- model_id: m\n  {BASE}\n  api_key_name: M_KEY\n"
-    warnings = "\n".join(load(tmp_path, env="ROUTER_DEFAULT=openai/gpt-5\n", models=models).warnings)
+    warnings = "\n".join(load(tmp_path, env="ROUTER_DEFAULT=openai/gpt-5\n", models=models).config.warnings)
     assert "M_KEY" in warnings
     assert "OPENAI_API_KEY" in warnings
-    assert load(tmp_path, models=models, environment={"M_KEY": "k", "OPENAI_API_KEY": "k"}).warnings == ()
+    assert load(tmp_path, models=models, environment={"M_KEY": "k", "OPENAI_API_KEY": "k"}).config.warnings == ()
 
 
 def test_limits() -> None:

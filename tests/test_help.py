@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,17 @@ def test_examples_are_understood(name: str) -> None:
     for words in own:
         _, unknown = cli.parser_of(command).parse_known_args(words)
         assert command.passes_on or not unknown, words
+
+
+@each_command
+def test_a_value_that_is_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is refused in words, not with the name of a function."""
+    parser = cli.parser_of(cli.COMMANDS[name])
+    for action in parser._actions:
+        if action.type not in (None, Path):
+            with pytest.raises(SystemExit):
+                parser.parse_args([action.option_strings[0], "nonsense"])
+            assert re.search(r"expected .*'nonsense'|invalid (int|float) value: 'nonsense'", capsys.readouterr().err)
 
 
 def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

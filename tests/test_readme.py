@@ -171,7 +171,7 @@ def test_a_recipe_works(name: str, tmp_path: Path) -> None:
     if models:
         (tmp_path / "models.yaml").write_text(models[1], encoding="utf-8")
     loaded = load_config({}, folders=[tmp_path])
-    assert loaded.warnings == ()
+    assert loaded.config.warnings == ()
     answers = {}
     for kind, fields in (("plain", PLAIN), ("haiku", HAIKU), ("thinking", THINKING)):
         messages = {"max_tokens": 8192, "messages": [{"role": "user", "content": "Hello"}], **fields}

@@ -382,6 +382,8 @@ def test_nothing_was_recorded(tmp_path: Path) -> None:
     assert found["totals"]["cost_usd"] == "0"
     assert found["by_model"] == []
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "usage.db").touch()  # made on a full disk
+    assert report(tmp_path / "usage.db", "session", NOW) == found
 
 
 # --- sessions and folders ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -157,6 +158,16 @@ def test_a_body_without_a_length(proxy: Proxy) -> None:
     environ: Dict[str, Any] = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
     answer = Called(proxy, "POST", "/v1/messages", user("abc"), **environ).answer()
     assert answer.status == 200
+
+
+def test_an_encoded_body(proxy: Proxy) -> None:
+    """Is decoded here too, within the same bounds."""
+    data = gzip.compress(json.dumps(user("abc")).encode())
+    for body, status in ((data, 200), (data[:-10], 400)):
+        called = Called(proxy, "POST", "/v1/messages", body, HTTP_CONTENT_ENCODING="gzip")
+        assert called.answer().status == status
+    body = gzip.compress(b" " * (proxy.app.config.max_request_bytes + 1))
+    assert Called(proxy, "POST", "/v1/messages", body, HTTP_CONTENT_ENCODING="gzip").answer().status == 413
 
 
 def test_the_token(proxy: Proxy) -> None:

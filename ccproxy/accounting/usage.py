@@ -112,9 +112,13 @@ def open_ledger(path: Optional[Path]) -> sqlite3.Connection:
     """Open the file for reading; without one, an empty database takes its place."""
     import sqlite3
 
+    database = None
     if path is not None and path.exists():
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
-    else:
+        if not database.execute("PRAGMA user_version").fetchone()[0]:  # made on a full disk, which took no table yet
+            database.close()
+            database = None
+    if database is None:
         database = sqlite3.connect(":memory:", isolation_level=None)
         for statement in (line for step in MIGRATIONS for line in step):
             database.execute(statement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Dict, List, Sequence
 
@@ -49,24 +50,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 600:
-        raise argparse.ArgumentTypeError("more than 0 and at most 600 seconds")
-    return value
+    with suppress(ValueError):
+        if 0 < float(text) <= 600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected more than 0 and at most 600 seconds, not {text!r}")
 
 
 def _usd(text: str) -> Decimal:
     try:
         return money(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected {error}") from None
+        raise argparse.ArgumentTypeError(f"expected {error}, not {text!r}") from None
 
 
 def run(options: argparse.Namespace) -> int:
     """Say what was found; with ``--live`` 1 when a model does not answer."""
     loaded = load(options)
     models = _chosen(options.model, loaded.config)
-    found = f"check: {len(loaded.config.models)} models, {len(loaded.warnings)} warnings"
+    found = f"check: {len(loaded.config.models)} models, {len(loaded.config.warnings)} warnings"
     log.note(found, loaded.config, os.environ)
     if options.live:
         from . import check_live  # and the application with it, half of what a look at the files takes
@@ -94,7 +95,7 @@ def _configuration(loaded: Loaded, models: List[Model]) -> Json:
         "models_file": str(loaded.models_file) if loaded.models_file else None,
         "routes": routers(loaded.config),
         "models": [describe(model, loaded.config) for model in models],
-        "warnings": list(loaded.warnings),
+        "warnings": list(loaded.config.warnings),
     }
 
 
@@ -111,5 +112,5 @@ def _lines(loaded: Loaded, look: Look) -> List[str]:
     rows += [(rule, ", then ".join(router)) for rule, router in routers(config).items() if router]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {printable(text)}" for name, text in rows]
-    warnings = [f"{look.colored(YELLOW, 'warning'.ljust(width))}  {printable(text)}" for text in loaded.warnings]
+    warnings = [f"{look.colored(YELLOW, 'warning'.ljust(width))}  {printable(text)}" for text in loaded.config.warnings]
     return [*lines, *warnings]

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if program is None:
         raise CcproxyError(NOT_INSTALLED)
     loaded = load(options)
-    for warning in loaded.warnings:
+    for warning in loaded.config.warnings:
         print(f"ccproxy: {warning}", file=sys.stderr)
     url = _find_proxy(loaded.config, options.run_dir) or _start_proxy(loaded.config, options)
     variables = client_variables(loaded.config, url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import replace
@@ -17,15 +18,21 @@ from .modelsfile import parse_models
 from .providers import PROVIDERS
 from .schema import SENDABLE, SETTINGS, Config, build_config, is_sendable
 
+log = logging.getLogger(__name__)
+
 
 @frozen
 class Loaded:
-    """A configuration, the files it came from, and what its owner should know about it."""
+    """A configuration, and the files it came from."""
 
     config: Config
     env_file: Optional[Path]
     models_file: Optional[Path]
-    warnings: Tuple[str, ...]
+
+    def log_warnings(self) -> None:
+        """Log what its owner should know about it."""
+        for warning in self.config.warnings:
+            log.warning("%s", warning)
 
 
 def load_config(
@@ -66,8 +73,7 @@ def load_config(
         key, place = raw[name]
         if not is_sendable(str(key).strip()):
             raise ConfigError(f"{place}: {name}: expected keys of {SENDABLE}, not what is there")
-    warnings = tuple(_warnings(config))
-    return Loaded(replace(config, warnings=warnings), env_path, models_path, warnings)
+    return Loaded(replace(config, warnings=tuple(_warnings(config))), env_path, models_path)
 
 
 def state_folder(config: Config, environment: Mapping[str, str]) -> Path:

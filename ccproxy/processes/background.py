@@ -70,8 +70,12 @@ class RunFolder:
 
     def forget(self) -> bool:
         """Remove the pid file; False, and nothing is removed, while a server has it."""
-        if not self.pid_file.exists():
+        try:
+            self.pid_file.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return True
+        except OSError as error:  # somebody else's folder
+            raise ConfigError(f"{self.pid_file}: {error.strerror}") from None
         descriptor = self.claim()
         if descriptor is None:
             return False
@@ -100,9 +104,7 @@ class RunFolder:
         self, arguments: Sequence[str], descriptor: int, variables: Optional[Mapping[str, str]] = None
     ) -> subprocess.Popen[bytes]:
         """A server in a session of its own, which survives the terminal; it inherits the lock."""
-        if self.log_file.exists():
-            self.log_file.replace(self.log_file.with_suffix(".log.1"))
-        log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = self._begin_log()
         try:
             server = subprocess.Popen(
                 [sys.executable, "-m", PACKAGE, "serve", *arguments],
@@ -115,8 +117,21 @@ class RunFolder:
             )
         finally:
             os.close(log)
-        os.write(descriptor, b"%d\n" % server.pid)
+        try:
+            os.write(descriptor, b"%d\n" % server.pid)
+        except OSError as error:  # a full disk: nobody could stop it
+            server.kill()
+            server.wait()
+            raise ConfigError(f"{self.pid_file}: {error.strerror}") from None
         return server
+
+    def _begin_log(self) -> int:
+        try:
+            if self.log_file.exists():
+                self.log_file.replace(self.log_file.with_suffix(".log.1"))
+            return os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{self.log_file}: {error.strerror}") from None
 
 
 def start(folder: Path, arguments: Sequence[str], timeout: float) -> int:

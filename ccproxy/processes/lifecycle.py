@@ -100,8 +100,7 @@ class Life:
     def run(self) -> int:
         """Serve until a signal; return the exit code."""
         self._tell_address()
-        for warning in self._store.loaded.warnings:
-            logger.warning("%s", warning)
+        self._store.loaded.log_warnings()
         self._serving.start()
         self._notifier.tell("READY=1", f"STATUS=listening on {url_of(self._listener)}")
         code = 0
@@ -155,8 +154,7 @@ class Life:
         self._store.accept(loaded)
         self._configure_log()
         logger.info("the configuration was read again: %d models", len(new.models))
-        for warning in loaded.warnings:
-            logger.warning("%s", warning)
+        loaded.log_warnings()
         if is_moved or (old.workers, old.state_dir) != (new.workers, new.state_dir):
             self._restart(listener)
         else:
