@@ -18,8 +18,10 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 import pytest
 
 from ccproxy.translate.envelope import Envelope, seal, seal_id
+from faults import FaultyProvider, chunk, endless, head, latency, reset_peer, send
+from processes import eventually
 from recordings import Recording, folder, recording, server_sent_data
-from replay import Answer, Received, ReplayProvider, bytewise, cut
+from replay import Answer, Received, ReplayProvider, bytewise, cut, post
 from sent import result, text, turn, use
 from support import Answer as Got
 from support import ask, running_proxy, user
@@ -182,6 +184,87 @@ def test_a_stream_that_breaks_off() -> None:
         pair.post(user(stream=True))
 
 
+def test_text_that_was_held_back_when_a_stream_breaks_off() -> None:
+    """What may have become our key, and did not, is passed on like all that came before it."""
+    deltas = "".join(
+        frame("content_block_delta", delta={"type": "text_delta", "text": text}) for text in ("sk-", "ant")
+    )
+    plan = [head(), chunk(deltas.encode()), latency(0.2), reset_peer]
+    with FaultyProvider(plan) as provider, direct(api_base=provider.url) as pair:
+        reply = post(pair.url, user(stream=True))
+    assert not reply.complete
+    found = [json.loads(data)["delta"]["text"] for data in server_sent_data(reply.body)]
+    assert "".join(found) == "sk-ant"
+
+
+def frame(event: str, **fields: Any) -> str:
+    """One event of a stream."""
+    return f"event: {event}\ndata: {json.dumps({'type': event, **fields})}\n\n"
+
+
+def test_a_document_that_is_cut() -> None:
+    """An answer whose end only the end of the connection told is no whole one when it is half a document."""
+    half = Answer(200, JSON, [json.dumps(MESSAGE).encode()[:40]], "close")
+    with direct(half) as pair:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            pair.post(user())
+        assert pair.lines.get(timeout=10).getMessage().endswith("failed in mid-stream with 502")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_page(stream: bool) -> None:
+    """What a gateway or a portal answers in place of the provider is an error, so that the next model is asked."""
+    page = Answer(200, {"content-type": "text/html"}, [b"<html><title>Sign in</title></html>"])
+    with direct(page) as pair:
+        answer = pair.post(user(stream=stream))
+    assert answer.status == 502
+    assert "an HTML page: Sign in" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("usage", [None, [], "many", 3, {"input_tokens": "3", "output_tokens_details": [1]}])
+def test_an_odd_usage(usage: Any) -> None:
+    """Is not counted, and crosses all the same."""
+    body = json.dumps({**MESSAGE, "usage": usage}).encode()
+    with direct(Answer(200, JSON, [body])) as pair:
+        assert pair.post(user()).body == body
+        assert " in=0 cached=0 out=0 " in pair.lines.get(timeout=10).getMessage()
+
+
+DEEP = b'event: %s\ndata: {"content_block":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"
+END = frame("message_stop").encode()
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        (DEEP % b"content_block_start", "in=3 cached=0 out=1 "),
+        (DEEP % b"message_delta", "in=3 cached=0 out=1 "),
+        (b"event: message_delta\ndata: [1]\n\n", "in=3 cached=0 out=1 "),
+        (b"", "in=3 cached=0 out=1 "),
+        (
+            frame("message_delta", delta={}, usage={"input_tokens": None, "output_tokens": 7}).encode(),
+            "in=3 cached=0 out=7 ",
+        ),
+    ],
+)
+def test_odd_events(events: bytes, told: str) -> None:
+    """They cross, whatever can be read of them; a count that is null is what it was before."""
+    start = frame("message_start", message={"usage": {"input_tokens": 3, "output_tokens": 1}}).encode()
+    with direct(Answer(200, {"content-type": "text/event-stream"}, [start + events + END])) as pair:
+        assert pair.post(user(stream=True)).body == start + events + END
+        line = pair.lines.get(timeout=10).getMessage()
+    assert told in line
+    assert line.endswith((" relayed", " None"))
+
+
+def test_an_answer_of_any_size() -> None:
+    """Is passed on to its end, though no more of it than another answer may have is kept to read its usage."""
+    size = 66 << 20
+    plan = [head(200, str(size), content_type="application/json"), *[send(b" " * (1 << 20))] * 66]
+    with FaultyProvider(plan) as provider, direct(api_base=provider.url) as pair:
+        assert len(pair.post(user()).body) == size
+
+
 # --- the request ------------------------------------------------------------------------------------------------
 
 ODD = b'{ "messages" :[{"role":"user","content":"\\u00e9 \\ud83d"}],\n"max_tokens": 1e3 , "model":"m","top_p":1.00}'
@@ -309,3 +392,22 @@ def test_a_provider_that_does_not_count(status: int) -> None:
         answer = pair.post({"model": "m", "messages": [turn("user", "Hi there")]}, COUNT)
     assert answer.status == 200
     assert 1 <= answer.json["input_tokens"] < 100
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"input_tokens": "many"}', b"[" * 100_000])
+def test_an_answer_that_is_no_count(body: bytes) -> None:
+    """Is none: the count is estimated."""
+    with direct(Answer(200, JSON, [body])) as pair:
+        assert pair.post({"model": "m", "messages": [turn("user", "Hi there")]}, COUNT).json["input_tokens"] < 100
+
+
+def test_a_count_that_does_not_come() -> None:
+    """It is waited for as long as an exchange may take, however its provider keeps the connection alive."""
+    drips = [head(200, "5000", content_type="application/json"), endless(b" ", 0.05)]
+    with (
+        FaultyProvider(drips) as provider,
+        direct(None, {"PROVIDER_TOTAL_TIMEOUT": "0.5"}, api_base=provider.url) as pair,
+    ):
+        answer = pair.post({"model": "m", "messages": [turn("user", "Hi there")]}, COUNT)
+        assert answer.json["input_tokens"] < 100
+        eventually(provider.all_left, "the connection is closed")

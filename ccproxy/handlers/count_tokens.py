@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 from ..anthropic import MessagesRequest
@@ -23,11 +24,20 @@ def handle(context: Context, request: Request) -> Response:
     estimates = context.estimator.of(messages, len(request.body))
     model = route(context, request, messages, estimates).models[0]
     if model.direct:
+        context.running.start(context.config.provider_total_timeout, None)
         try:
             counted = Relay.open(request, messages, model, context, "/v1/messages/count_tokens").read()
-            headers = {"content-type": "application/json", HOW: f"counted by {model.provider}"}
-            return Response(200, headers, counted)
+            if _is_count(counted):
+                headers = {"content-type": "application/json", HOW: f"counted by {model.provider}"}
+                return Response(200, headers, counted)
         except ProviderError as error:
             log.info("%s does not count tokens, they are estimated: %s", model.model_id, error.message)
     answer = {"input_tokens": estimates.of(model)}
     return Response.json(answer, headers={HOW: field_value(estimates.how(model))})
+
+
+def _is_count(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body)["input_tokens"], int)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False

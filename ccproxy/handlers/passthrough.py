@@ -11,13 +11,13 @@ from ..errors import ProviderError, StreamCut
 from ..message import Usage
 from ..provider.client import DIRECT_HEADERS, Call
 from ..provider.quoted import QuotedStream
-from ..provider.response import ProviderResponse
+from ..provider.response import MAX_BODY_BYTES, ProviderResponse, whole
 from ..sse import Reader
 from ..translate.direct import direct_body
 from ..translate.failure import mask
 from ..web import ASIDE, Request, Response, Stream
 from .context import Context
-from .record import ENDED, Record
+from .record import CANCELLED, ENDED, Record
 
 # Client headers that change what the provider does. Credentials are forwarded only where models.yaml says so.
 FORWARDED = ("anthropic-version", "anthropic-beta", "content-type", "user-agent")
@@ -38,7 +38,7 @@ class Relay:
         """Ask the model.
 
         Raises:
-            ProviderError: with the provider's own answer in ``verbatim``.
+            ProviderError: with the provider's own answer in ``verbatim``; or a page was answered, a gateway's perhaps.
         """
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
         if model.forward_client_key:
@@ -52,6 +52,7 @@ class Relay:
         body = direct_body(request.body, messages.raw, changes)
         path = path[len("/v1") :] if model.api_base.endswith("/v1") else path
         response = context.client.send(Call(model, path, body, headers), context.config, context.running.cancel)
+        response.refuse_page()
         return cls(response)
 
     def respond(self, record: Record, headers: Dict[str, str]) -> Response:
@@ -71,7 +72,7 @@ class Relay:
     def read(self) -> bytes:
         """Return the whole answer."""
         try:
-            return b"".join(self._response.reads())
+            return bytes(whole(self._response.reads()))
         finally:
             self._response.close()
 
@@ -88,16 +89,17 @@ class Relay:
                 yield quoted.feed(data)
         except ProviderError as error:
             record.failed(record.context.running.cancel.error or error, " in mid-stream")
+            yield quoted.finish()
             raise StreamCut(error.message) from error
         yield quoted.finish()
         yield ASIDE
+        watch.finish()
         cancelled = record.context.running.cancel.error
         if cancelled is not None or not watch.is_complete:
             cut = ProviderError("the provider's answer was cut")
             record.failed(cancelled or cut, " in mid-stream")
             raise StreamCut(cut.message)
         self._response.is_done = True
-        watch.finish()
         record.end()  # before the last chunk goes out, as in translated streams
 
 
@@ -126,55 +128,61 @@ class _UsageOfStream:
                 self._record.got.see(body["content_block"])
                 return
             usage = body["message"].get("usage") if name == "message_start" else body.get("usage")
-            self._counts.update(usage or {})
+            told = {name: value for name, value in (usage or {}).items() if value is not None}
+            self._counts.update(told)
             self._record.usage = read_usage(self._counts)
             if name == "message_delta":
                 self._record.ended(str(body["delta"].get("stop_reason")))
             elif name == "error":
                 self._record.failed(ProviderError("an error event"), " in mid-stream")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # the bytes are relayed all the same
 
     def finish(self) -> None:
-        """Nothing is left to read: the last event told the end."""
+        """Take an end that no event told anything about for one all the same."""
+        if self._record.outcome == CANCELLED:
+            self._record.ended("relayed")
 
 
 class _UsageOfMessage:
     """Reads stop reason and usage from a whole answer."""
 
-    is_complete = True
-
     def __init__(self, record: Record) -> None:
         self._record = record
         self._body = bytearray()
+        self.is_complete = True
+        """Whether it is no document that was cut, as one without framing may be unseen."""
 
     def feed(self, data: bytes) -> None:
         self._record.saw_content()
-        self._body += data
+        if len(self._body) <= MAX_BODY_BYTES:
+            self._body += data
 
     def finish(self) -> None:
+        self._record.ended("relayed")
         try:
             body = json.loads(self._body)
             self._record.usage = read_usage(body["usage"])
             self._record.ended(str(body["stop_reason"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            self._record.ended("relayed")
+        except (KeyError, TypeError, RecursionError):
+            pass
+        except ValueError:
+            self.is_complete = len(self._body) > MAX_BODY_BYTES
 
 
 def read_usage(counts: Any) -> Usage:
     """Return Anthropic's ``usage`` object as a value; wrong types and absurd numbers count as 0."""
 
     def count(name: str, within: Any = counts) -> int:
-        value = within.get(name)
+        value = within.get(name) if isinstance(within, dict) else 0
         return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
 
-    details = counts.get("output_tokens_details")
     return Usage(
         count("input_tokens"),
         count("output_tokens"),
         count("cache_read_input_tokens"),
         count("cache_creation_input_tokens"),
-        count("thinking_tokens", details) if isinstance(details, dict) else 0,
+        count("thinking_tokens", counts.get("output_tokens_details")) if isinstance(counts, dict) else 0,
     )
 
 

@@ -21,10 +21,9 @@ from ..routing import configured_models
 from ..translate.failure import Target, error_in_stream, mask
 from .cancel import Cancel
 from .client import APIS, Call, ProviderClient
-from .response import ProviderResponse
+from .response import ProviderResponse, whole
 
 LIMIT = 15.0
-MAX_LIST_BYTES = 16 * 1024 * 1024
 _TICK = 0.25
 _HEADERS = {"accept-encoding": "identity", "user-agent": "ccproxy"}
 _ANY_MODEL = "model list"
@@ -254,12 +253,8 @@ class _Probe(threading.Thread):
 
 def _read(response: ProviderResponse) -> Any:
     """Return the JSON of an answer; None when it is none, or has no end."""
-    body = bytearray()
     try:
-        for data in response.reads():
-            body += data
-            if len(body) > MAX_LIST_BYTES:
-                return None
+        body = whole(response.reads())
         response.is_done = True
         return json.loads(body)
     except (ValueError, RecursionError):

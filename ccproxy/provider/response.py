@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-from typing import Callable, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Iterable, Iterator, List, Optional, Tuple, Union
 
 import urllib3
 
@@ -142,18 +142,21 @@ class ProviderResponse:
             yield from self._lines.feed(data)
 
     def _whole(self, first: bytes, reads: Iterator[bytes]) -> List[Chunk]:
-        body = bytearray(first)
-        for data in reads:
-            body += data
-            if len(body) > MAX_BODY_BYTES:
-                body.clear()  # the error's traceback keeps this frame
-                raise ProviderError(f"the provider's answer exceeds {MAX_BODY_BYTES} bytes")
+        body = whole(itertools.chain((first,), reads))
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
             raise unreadable(bytes(body[:MAX_ERROR_BYTES]), self._target) from None
         self.is_done = True
         return self._reader.whole(value)
+
+    def refuse_page(self) -> None:
+        """Raise the ``ProviderError`` that an HTML page is, a gateway's perhaps, and close it."""
+        if "html" in self.headers.get("content-type", ""):
+            try:
+                raise unreadable(bytes(whole(self.reads())[:MAX_ERROR_BYTES]), self._target)
+            finally:
+                self.close()
 
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, close it otherwise."""
@@ -176,3 +179,18 @@ class ProviderResponse:
                 sock.settimeout(timeout)
         except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError):
             return False
+
+
+def whole(reads: Iterable[bytes]) -> bytearray:
+    """Return the pieces of a body as one.
+
+    Raises:
+        ProviderError: they exceed ``MAX_BODY_BYTES``.
+    """
+    body = bytearray()
+    for data in reads:
+        body += data
+        if len(body) > MAX_BODY_BYTES:
+            body.clear()  # the error's traceback keeps this frame
+            raise ProviderError(f"the provider's answer exceeds {MAX_BODY_BYTES} bytes")
+    return body
