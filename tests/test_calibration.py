@@ -12,9 +12,10 @@ import pytest
 import recorded_usages
 from ccproxy.accounting.ledger import Ledger
 from ccproxy.config.schema import Model
-from ccproxy.counting import learned
+from ccproxy.counting import estimates, learned
 from ccproxy.counting.calibration import LEAST_SHARE, MOST_OFFSET, MOST_SLOPE, NONE, Correction, Sample, fit
 from ccproxy.counting.learned import KEPT, Learned
+from ccproxy.counting.tokens import count
 from ccproxy.stub import Cut, Finish, Json, Step, StubProvider, Text
 from ledger_rows import row
 from processes import configuration, eventually, running, serve_command
@@ -163,7 +164,10 @@ def test_enough_answers_are_fitted_now_and_then(monkeypatch: pytest.MonkeyPatch)
     for _ in range(KEPT):
         found.add(answered(100, 200))
     assert found.correction(MODEL).apply(100, False) == 150
+    assert found.is_settled(MODEL, has_tools=False)
+    assert not found.is_settled(MODEL, has_tools=True)
     monkeypatch.setattr(learned, "FIT_AFTER", -1.0)
+    assert not found.is_settled(MODEL, has_tools=False)
     found.add(answered(100, 200))
     assert found.correction(MODEL).apply(100, False) == 200
 
@@ -332,6 +336,29 @@ def test_what_may_mislead_teaches_nothing(what: str) -> None:
                 content: Any = [{"type": "text", "text": text}, *([IMAGE] if what == "image" else [])]
                 ask(proxy.url, "/v1/messages", user(content))
             assert count_of(proxy.url, "Hi").headers["x-ccproxy-estimate"].endswith("not calibrated")
+
+
+def test_whole_answers_of_a_settled_model_are_not_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sees such an estimate or learns from it; a stream begins with it, and it is told where no count came."""
+    made: List[str] = []
+    monkeypatch.setattr(estimates, "count", lambda request, *rest: made.append("") or count(request, *rest))
+    monkeypatch.setattr(learned, "FIT_AFTER", 3600.0)
+    provider = Provider()
+    with StubProvider(provider) as stub:
+        models = [{"model_id": "stub", "api_base": stub.url, "dialect": "generic"}]
+        with running_proxy({"ROUTER_DEFAULT": "stub"}, models) as proxy:
+            for number in range(KEPT):
+                ask(proxy.url, "/v1/messages", user(f"number {number}"))
+                assert len(made) == number + 1
+            counted = ask(proxy.url, "/v1/messages", user("and one more")).json["usage"]
+            assert len(made) == KEPT
+            ask(proxy.url, "/v1/messages", user("and one more", stream=True))
+            assert len(made) == KEPT + 1
+            provider.reports = False
+            shown = ask(proxy.url, "/v1/messages", user("and one more")).json["usage"]
+            assert len(made) == KEPT + 2
+    assert counted["input_tokens"] > 500
+    assert shown["input_tokens"] == pytest.approx(counted["input_tokens"], rel=0.1)
 
 
 def test_two_processes_learn_together(tmp_path: Path) -> None:

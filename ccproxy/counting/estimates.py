@@ -61,6 +61,10 @@ class Estimates:
         made = "by cl100k tokens" if self._estimator.counter.has_vocabulary else "by characters"
         return f"{made}, family {family_of(model.name).name}; {self._estimator.learned.correction(model).words}"
 
+    def is_settled(self, model: Model) -> bool:
+        """Whether the provider's count of this request would teach next to nothing about a model."""
+        return self._estimator.learned.is_settled(model, bool(self._request.tools))
+
     def sample(self, model: Model) -> Optional[Sample]:
         """Return what a provider's count can teach, without that count; None where nothing was counted before.
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Deque, Dict, Iterable, Optional, Tuple
+from typing import Deque, Dict, Iterable, Optional, Sized, Tuple
 
 from ..accounting.ledgerfile import Row, bounded_name
 from ..accounting.usage import open_ledger
@@ -52,7 +52,7 @@ class Learned:
         """Return what is made of estimates for a model."""
         if self._path is not None:
             self._keep_current()
-        key = (bounded_name(model.model_id), model.provider)
+        key = _key(model)
         known = self._corrections.get(key)
         if known is None and key in self._samples:
             with self._samples_lock:
@@ -60,6 +60,14 @@ class Learned:
                 known = self._corrections[key] = fit(samples)
                 self._fitted[key] = time.monotonic()
         return known or NONE
+
+    def is_settled(self, model: Model, has_tools: bool) -> bool:
+        """Whether one more sample of a model would not be used, for there are enough, and the last fit is new."""
+        key = _key(model)
+        return self._is_settled(key, self._samples.get(key, {}).get(has_tools, ()))
+
+    def _is_settled(self, key: _Key, alike: Sized) -> bool:
+        return len(alike) == KEPT and time.monotonic() <= self._fitted.get(key, 0.0) + FIT_AFTER
 
     def add(self, row: Row) -> None:
         """Learn from an answer of this process, if it can be learned from."""
@@ -76,11 +84,11 @@ class Learned:
 
     def _add(self, key: _Key, sample: Sample) -> None:
         alike = self._samples.setdefault(key, {}).setdefault(sample.has_tools, deque(maxlen=KEPT))
-        is_full = len(alike) == KEPT
+        is_settled = self._is_settled(key, alike)
         alike.append(sample)
         if len(self._samples) > MAX_MODELS:
             self._samples.pop(next(iter(self._samples)))
-        if not is_full or time.monotonic() > self._fitted.get(key, 0.0) + FIT_AFTER:
+        if not is_settled:
             self._corrections.pop(key, None)
 
     def _keep_current(self) -> None:
@@ -108,6 +116,10 @@ class Learned:
         with self._samples_lock:
             self._samples, self._corrections, self._fitted = samples, {}, {}
         return len(rows)
+
+
+def _key(model: Model) -> _Key:
+    return bounded_name(model.model_id), model.provider
 
 
 def _newest(rows: Iterable[Tuple[str, str, int, int, int]]) -> Dict[_Key, _Samples]:

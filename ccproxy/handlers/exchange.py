@@ -56,12 +56,15 @@ def _check_window(model: Model, estimates: Estimates) -> None:
         raise overflow_error(estimates.of(model), window)
 
 
-def _send(body: Json, model: Model, context: Context, count: Callable[[], int]) -> Union[ProviderResponse, CutShort]:
+def _send(
+    body: Json, model: Model, context: Context, count: Callable[[], int], *, ahead: bool
+) -> Union[ProviderResponse, CutShort]:
     """Send a request, mended once when the model refuses a field of it."""
+    call = partial(Call, model, APIS[model.api].path, headers=_JSON, count=count, counts_ahead=ahead)
     key = (model.api_base + APIS[model.api].path, model.name)
     body = context.repairs.apply(key, body)
     try:
-        return context.client.send(_call(body, model, count), context.config, context.running.cancel)
+        return context.client.send(call(body=encode(body)), context.config, context.running.cancel)
     except ProviderError as error:
         if error.is_output_limit:
             return CutShort()
@@ -69,13 +72,9 @@ def _send(body: Json, model: Model, context: Context, count: Callable[[], int]) 
         if repair is None or error.is_overflow or repair(body) == body:
             raise
         log.info("%s refused a field, asking again without it: %s", model.model_id, error.message)
-    response = context.client.send(_call(repair(body), model, count), context.config, context.running.cancel)
+    response = context.client.send(call(body=encode(repair(body))), context.config, context.running.cancel)
     context.repairs.remember(key, repair)
     return response
-
-
-def _call(body: Json, model: Model, count: Callable[[], int]) -> Call:
-    return Call(model, APIS[model.api].path, encode(body), _JSON, count)
 
 
 class CutShort:
@@ -132,11 +131,13 @@ class Exchange:
             log.debug("%s left out for %s: %s", context.request_id, model.model_id, "; ".join(translated.dropped))
             for what in translated.dropped:
                 _tell_once(model.model_id, what[:_MOST_NAMED])
-        response = _send(translated.request.to_dict(), model, context, count)
+        ahead = request.stream or not estimates.is_settled(model)
+        response = _send(translated.request.to_dict(), model, context, count, ahead=ahead)
         reply = ReplyContext(
             message_id=message_id,
             model=request.model,
-            input_tokens=count(),
+            estimate=count() if ahead else None,
+            count=int if ahead else count,  # which knows the prompt, and a stream may outlast it by minutes
             tool_names=translated.tool_names,
             used_tool_ids=used_tool_ids(request),
             stop_sequences=request.stop_sequences,

@@ -12,8 +12,8 @@ from ..errors import ApiError
 _current = threading.local()
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """There is nothing to do meanwhile."""
 
 
 class Cancel:
@@ -25,7 +25,7 @@ class Cancel:
         self._pausing: Optional[threading.Event] = None  # most requests never pause, and one takes 5 us
         self._socket: Optional[socket.socket] = None
         self._socket_lock = threading.Lock()  # guards all of these
-        self.meanwhile: Callable[[], object] = _nothing
+        self.meanwhile: Callable[[], object] = nothing
         """What the request has to do while its provider works; called when a call is on its way."""
 
     def cancel(self, error: ApiError) -> None:
@@ -63,7 +63,7 @@ class Cancel:
             if sock is not None and self.error is not None:
                 shut(sock)
 
-    def is_current(self, meanwhile: Callable[[], object] = _nothing) -> _IsCurrent:
+    def is_current(self, meanwhile: Callable[[], object] = nothing) -> _IsCurrent:
         """Make connections that this thread uses in a ``with`` block attach themselves, and do something before they
         wait."""
         return _IsCurrent(self, meanwhile)
@@ -79,7 +79,7 @@ class _IsCurrent:
         _current.cancel, self._cancel.meanwhile = self._cancel, self._meanwhile
 
     def __exit__(self, *failure: object) -> None:
-        _current.cancel, self._cancel.meanwhile = None, _nothing
+        _current.cancel, self._cancel.meanwhile = None, nothing
 
 
 def current() -> Optional[Cancel]:

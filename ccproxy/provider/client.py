@@ -23,7 +23,7 @@ from ..frozen import frozen
 from ..responses import ResponsesReader
 from ..translate.failure import Target, mask, translate_failure
 from .answer import Answer, LibraryAnswer
-from .cancel import Cancel
+from .cancel import Cancel, nothing
 from .connections import CancellableAdapter
 from .faults import Faults
 from .kept import KeptConnections
@@ -63,7 +63,9 @@ class Call:
     body: bytes
     headers: Mapping[str, str]
     count: Callable[[], int] = lambda: 0
-    """Counts the prompt's tokens; called while the provider works."""
+    """Counts the prompt's tokens."""
+    counts_ahead: bool = True
+    """Whether that is done while the provider works, and not only where its failure has to tell."""
     method: str = "POST"
 
 
@@ -128,7 +130,7 @@ class ProviderClient:
         secrets = (*config.secrets, *secret_headers(call.headers))  # the client's own credential, if it is passed on
         target = Target(model.provider, model.name, config.window(model), secrets=secrets)
         cancel.check()
-        with cancel.is_current(call.count), Faults(target):
+        with cancel.is_current(call.count if call.counts_ahead else nothing), Faults(target):
             address = _blank(call.method, base + call.path)
             headers = _headers(model, key, call, address)
             answer = self._ask(call, base, address, headers, config)

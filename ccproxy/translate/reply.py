@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import FrozenSet, Optional, Tuple
+from typing import Callable, FrozenSet, Optional, Tuple
 
 from ..frozen import frozen
 from ..provider.dialects import GENERIC, Dialect
@@ -18,8 +18,10 @@ class ReplyContext:
     message_id: str
     model: str
     """The model the client asked for; answers echo it."""
-    input_tokens: int = 0
-    """Our estimate, used until, or unless, the provider tells its own count."""
+    estimate: Optional[int] = 0
+    """Our estimate of the prompt's tokens, which the answer begins with; None: it was not made, see ``count``."""
+    count: Callable[[], int] = int
+    """Makes the estimate after all."""
     tool_names: ToolNames = field(default_factory=lambda: ToolNames(()))
     used_tool_ids: FrozenSet[str] = frozenset()
     stop_sequences: Tuple[str, ...] = ()
@@ -35,6 +37,11 @@ class ReplyContext:
     has_fence: bool = False
     search: Optional[str] = None
     """What the client wants to have searched, in words; None: it did not ask for a search."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Our estimate, used unless the provider tells its own count."""
+        return self.count() if self.estimate is None else self.estimate
 
     @property
     def target(self) -> Target:

@@ -157,10 +157,9 @@ def _is_window_full(usage: Usage, context: ReplyContext) -> bool:
 
 def _final_usage(ending: Ending, context: ReplyContext) -> Usage:
     """Return the provider's counts; an absent or zero one is estimated, for clients compact by these numbers."""
-    estimate = Usage(context.input_tokens, -(-ending.output_characters // 4))
     if ending.usage is None:
-        return estimate
+        return Usage(context.input_tokens, -(-ending.output_characters // 4))
     usage = translate_usage(ending.usage, context.dialect)
     if not (usage.input_tokens or usage.cache_read_input_tokens or usage.cache_creation_input_tokens):
-        return replace(usage, input_tokens=estimate.input_tokens)
+        return replace(usage, input_tokens=context.input_tokens)
     return usage

@@ -201,7 +201,7 @@ class StreamTranslator:
         if self._phase is Phase.NEW:
             self._phase = Phase.STREAMING
             # Claude Code 1.0 adds the output count of this event to the final one: it must be 0.
-            usage = Usage(input_tokens=self._context.input_tokens)
+            usage = Usage(input_tokens=self._context.estimate or 0)
             self._writer.out.append(MessageStart(self._context.message_id, self._context.model, usage))
 
     def _complete(self, block: OpenBlock) -> None:
