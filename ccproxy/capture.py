@@ -57,7 +57,9 @@ def read_capture(text: str, name: str, request_id: Optional[str] = None) -> Capt
 
 
 def _recording(value: Json, name: str) -> Capture:
-    request, response = value["request"] or {}, value.get("response") or {}
+    request, response = value["request"], value.get("response")
+    if not isinstance(request, dict) or not isinstance(response, dict):
+        raise ConfigError(f"{name}: request and response: expected an object each")
     path = re.split(r"[?#]", str(request.get("url", "")))[0]
     api = next((api for api, pattern in _PATHS.items() if re.search(pattern, path)), None)
     if api is None:
@@ -69,14 +71,17 @@ def _recording(value: Json, name: str) -> Capture:
     answer = response.get("sse") or response.get("text")
     if answer is None:
         answer = json.dumps(response.get("body"))
-    return Capture(api, request["body"], int(response.get("status") or 200), str(answer))
+    status = response.get("status") or 200
+    if not isinstance(status, int):
+        raise ConfigError(f"{name}: response.status: expected a number, not {status!r}")
+    return Capture(api, request["body"], status, str(answer))
 
 
 def _logged(line: str) -> Optional[Json]:
     """Return the entry of a line of bodies.log; a time and a level may stand before it."""
     try:
         entry = json.loads(line[line.index("{") :])
-        return entry if {"id", "what", "body"} <= set(entry) else None
+        return entry if all(isinstance(entry.get(name), str) for name in ("id", "what", "body")) else None
     except (ValueError, RecursionError):
         return None
 
@@ -101,14 +106,21 @@ def _logged_exchange(entries: List[Json], name: str, request_id: Optional[str]) 
 
 
 def as_messages(capture: Capture, reply: ReplyContext) -> str:
-    """Return the answer in the Messages API's form: those of the other APIs as they are translated today."""
+    """Return the answer in the Messages API's form: those of the other APIs as they are translated today.
+
+    Raises:
+        CcproxyError: it is none of that API.
+    """
     if capture.api == MESSAGES:
         return capture.answer
     if capture.status != 200:
         return json.dumps(translate_failure(capture.status, {}, capture.answer.encode(), reply.target).to_dict(""))
     is_stream = not capture.answer.lstrip().startswith("{")
     reader = ResponsesReader() if capture.api == RESPONSES else ChunkReader()
-    chunks = _chunks(capture.answer, reader) if is_stream else reader.whole(json.loads(capture.answer))
+    try:
+        chunks = _chunks(capture.answer, reader) if is_stream else reader.whole(json.loads(capture.answer))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the captured answer cannot be read: {error}") from None
     return translated(chunks, reply, is_done=not is_stream or reader.is_done or "[DONE]" in capture.answer)
 
 
@@ -151,10 +163,8 @@ def answer_lines(answer: str) -> List[str]:
             return ["no JSON", *answer.splitlines()]
         if value.get("type") != "message":
             return _error_lines(value)
-        return [
-            *_block_lines(value.get("content") or []),
-            *_end_lines(value.get("stop_reason"), value.get("usage") or {}),
-        ]
+        blocks = [block for block in value.get("content") or [] if isinstance(block, dict)]
+        return [*_block_lines(blocks), *_end_lines(value.get("stop_reason"), _object(value, "usage"))]
     return _stream_lines(answer)
 
 
@@ -163,28 +173,32 @@ def _stream_lines(answer: str) -> List[str]:
     usage: Json = {}
     stop_reason, end = None, ["the stream has no end"]
     for name, value in _events(answer):
-        block = blocks.setdefault(value["index"], {}) if "index" in value else {}
+        block = blocks.setdefault(value["index"], {}) if isinstance(value.get("index"), int) else {}
         if name == "content_block_start":
-            block.update(value["content_block"])
+            block.update(_object(value, "content_block"))
         elif name == "content_block_delta":
-            _add(block, value["delta"])
+            _add(block, _object(value, "delta"))
         elif name == "error":
             end = _error_lines(value)
         elif name == "message_stop":
             end = []
         if name in ("message_start", "message_delta"):
-            usage.update((value.get("message") or value).get("usage") or {})
-            stop_reason = (value.get("delta") or {}).get("stop_reason", stop_reason)
+            usage.update(_object(_object(value, "message") or value, "usage"))
+            stop_reason = _object(value, "delta").get("stop_reason", stop_reason)
     return [*_block_lines(list(blocks.values())), *_end_lines(stop_reason, usage), *end]
+
+
+def _object(value: Json, name: str) -> Json:
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _add(block: Json, delta: Json) -> None:
     """Add a delta to its block."""
-    for name in ("text", "thinking"):
+    for name, field in (("text", "text"), ("thinking", "thinking"), ("partial_json", "input")):
         if name in delta:
-            block[name] = block.get(name, "") + delta[name]
-    if "partial_json" in delta:
-        block["input"] = (block["input"] if isinstance(block.get("input"), str) else "") + delta["partial_json"]
+            before = block.get(field)  # the input begins as an object, which is empty
+            block[field] = (before if isinstance(before, str) else "") + str(delta[name])
 
 
 def _block_lines(blocks: List[Json]) -> List[str]:

@@ -102,6 +102,9 @@ def test_every_recording_can_be_read() -> None:
         ("{", "neither a recording"),
         (recording("https://x/v1/completions", {}), "request.url"),
         (recording("https://x/v1/messages", None), "request.body"),
+        (recording("https://x/v1/messages", {}, status="fine"), "response.status"),
+        ('{"request": 5}', "request and response"),
+        ('{"id": 1, "what": 2, "body": 3}', "neither a recording"),
         ('{"id": "a", "what": "POST /v1/messages", "body": "{}"}', "no POST /v1/messages with its answer"),
         (
             '{"id": "a", "what": "POST /messages", "bytes": 9, "body": "{..."}\n{"id": "a", "what": "200", "body": ""}',
@@ -177,10 +180,28 @@ def test_an_exchange_over_the_responses_api(folder: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith("the same answer")
 
 
-@pytest.mark.parametrize("arguments", [["absent.json"], ["recording.json", "--model", "nobody"]])
+@pytest.mark.parametrize(
+    "events",
+    [
+        "event: content_block_start\ndata: {}\n\nevent: content_block_delta\ndata: {}\n\n",
+        'event: content_block_delta\ndata: {"index": [], "delta": {"text": 5}}\n\n',
+        'event: message_delta\ndata: {"delta": 1, "usage": 2}\n\n',
+        '{"type": "message", "content": [1], "usage": 3}',
+    ],
+)
+def test_an_answer_of_odd_parts_has_lines(events: str) -> None:
+    """What a provider of this API may have sent is shown as far as it can be read."""
+    assert answer_lines(events)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["absent.json"], ["recording.json", "--model", "nobody"], ["cut.json", "--model", "demo/echo"]],
+)
 def test_failures_are_one_line(arguments: List[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that is not there, a model that is not known."""
+    """A file that is not there, a model that is not known, half an answer."""
     (folder / "recording.json").write_text(recording("https://x/v1/messages", user(), body={}))
+    (folder / "cut.json").write_text(recording("https://x/chat/completions", user(), text='{"choices": ['))
     assert cli.main(["replay", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
