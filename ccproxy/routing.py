@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Callable, List, Optional, Tuple
 
 from .accounting.budget import Budget
@@ -32,15 +33,8 @@ class Decision:
 
 def configured_models(config: Config) -> Tuple[Model, ...]:
     """Return the models that the configuration names: entries, those of rules, fallbacks; the demo where it answers."""
-    rules = (
-        config.router_default
-        + config.router_background
-        + config.router_think
-        + config.router_long_context
-        + config.router_image
-        + config.router_web_search
-    )
-    named = list(config.models.values()) + [model for model in map(config.find, rules) if model is not None]
+    routed = map(config.find, chain.from_iterable(config.routers.values()))
+    named = [*config.models.values(), *(model for model in routed if model is not None)]
     named += [model for entry in list(named) for model in map(config.find, entry.fallbacks) if model is not None]
     if (
         not config.router_default

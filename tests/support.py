@@ -15,7 +15,7 @@ import yaml
 from ccproxy.accounting.ledger import Ledger
 from ccproxy.app import App
 from ccproxy.config.modelsfile import parse_models
-from ccproxy.config.schema import SETTING_BY_NAME, Config, build_config
+from ccproxy.config.schema import SETTINGS, Config, build_config
 from ccproxy.server import Server
 from ccproxy.stub import Script, StubProvider, demo_script
 
@@ -25,7 +25,7 @@ Json = Dict[str, Any]
 def make_config(env: Optional[Mapping[str, str]] = None, models: Sequence[Mapping[str, Any]] = ()) -> Config:
     """Return the configuration that an environment and the entries of a models file make."""
     variables = {"MAX_RETRIES": "0", **(env or {})}  # tests of retries ask for them
-    settings = {name: (value, "environment") for name, value in variables.items() if name in SETTING_BY_NAME}
+    settings = {name: (value, "environment") for name, value in variables.items() if name in SETTINGS}
     text = yaml.safe_dump([dict(model) for model in models])
     return build_config(settings, parse_models(text, "models.yaml"), variables)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import string
 from contextlib import suppress
-from typing import Any, List
+from typing import Any, Callable, List
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ccproxy.anthropic import MessagesRequest
-from ccproxy.config.schema import SETTINGS, Setting
+from ccproxy.config.schema import SETTINGS
 from ccproxy.errors import ApiError, InvalidRequest
 from ccproxy.http1 import chunk_size, content_length, parse_head
 from ccproxy.openai import Chunk
@@ -94,8 +94,8 @@ def test_a_wish_to_wait(headers: Any) -> None:
     assert wait is None or wait >= 0
 
 
-@given(st.sampled_from(SETTINGS), JSON)
-def test_a_setting(setting: Setting, value: Any) -> None:
+@given(st.sampled_from(list(SETTINGS.values())), JSON)
+def test_a_setting(read: Callable[[Any], Any], value: Any) -> None:
     """Has a value, or an error that is for its owner."""
     with suppress(ValueError):
-        setting.read(value)
+        read(value)

@@ -12,7 +12,7 @@ from typing import Iterator, List
 import pytest
 
 from ccproxy import cli
-from ccproxy.config.schema import SETTING_BY_NAME
+from ccproxy.config.schema import SETTINGS
 from ccproxy.errors import ConfigError
 from ccproxy.processes.background import RunFolder
 from running import address_in, health
@@ -32,7 +32,7 @@ def stop(arguments: List[str]) -> int:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunFolder]:
     """A working directory without any configuration, and the run folder in it; its server ends with the test."""
     monkeypatch.chdir(tmp_path)
-    for name in SETTING_BY_NAME:
+    for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PORT", "0")

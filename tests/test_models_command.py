@@ -10,6 +10,8 @@ import pytest
 
 from ccproxy import cli
 from ccproxy.commands.models import describe
+from ccproxy.config import schema
+from ccproxy.config.providers import PROVIDERS
 from ccproxy.routing import configured_models
 from support import make_config
 
@@ -104,6 +106,19 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].split()[3:] == ["128k", "8192", "0.27", "?", "no", "chat", "deepseek", "default,", "think"]
     assert lines[1].split()[-1] == "messages"
     assert lines[-1] == "Also any <provider>/<model name>; there are keys for: openai"
+
+
+def test_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With Anthropic's key alone everything is passed through, and there is no model to list, or to probe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (*schema.SETTINGS, *(row.api_key_name for row in PROVIDERS.values())):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out == "Any <provider>/<model name>; there are keys for: anthropic\n"
+    assert cli.main(["check", "--live"]) == 2
+    assert "name one" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("folder")

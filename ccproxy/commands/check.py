@@ -14,7 +14,7 @@ from ..config.load import Loaded
 from ..config.schema import Config, Model, money
 from ..errors import ConfigError
 from ..routing import configured_models, plain_route
-from .models import describe, routers
+from .models import describe
 from .options import add_configuration, load
 from .terminal import YELLOW, Look, printable
 
@@ -70,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     found = f"check: {len(loaded.config.models)} models, {len(loaded.config.warnings)} warnings"
     log.note(found, loaded.config, os.environ)
     if options.live:
+        if not models:
+            raise ConfigError("the configuration names no model; name one, such as anthropic/claude-sonnet-4-5")
         from . import check_live  # and the application with it, half of what a look at the files takes
 
         return check_live.run(loaded.config, models, options)
@@ -93,7 +95,7 @@ def _configuration(loaded: Loaded, models: List[Model]) -> Json:
     return {
         "env_file": str(loaded.env_file) if loaded.env_file else None,
         "models_file": str(loaded.models_file) if loaded.models_file else None,
-        "routes": routers(loaded.config),
+        "routes": loaded.config.routers,
         "models": [describe(model, loaded.config) for model in models],
         "warnings": list(loaded.config.warnings),
     }
@@ -109,7 +111,7 @@ def _lines(loaded: Loaded, look: Look) -> List[str]:
     if not config.router_default:
         decision = plain_route("claude-sonnet-4-5", config)
         rows.append((decision.rule, f"{decision.reason} ({decision.models[0].model_id})"))
-    rows += [(rule, ", then ".join(router)) for rule, router in routers(config).items() if router]
+    rows += [(rule, ", then ".join(router)) for rule, router in config.routers.items() if router]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {printable(text)}" for name, text in rows]
     warnings = [f"{look.colored(YELLOW, 'warning'.ljust(width))}  {printable(text)}" for text in loaded.config.warnings]

@@ -6,11 +6,11 @@ import argparse
 import json
 import re
 from decimal import Decimal
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from ..accounting.pricing import plain, prices_of
 from ..config.providers import PROVIDERS
-from ..config.schema import SETTINGS, Config, Model, references
+from ..config.schema import Config, Model
 from ..routing import configured_models
 from .options import add_configuration, load
 from .terminal import GREEN, YELLOW, Look, Styled
@@ -41,15 +41,13 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"models": rows, "providers": keys}, indent=2, ensure_ascii=False))
         return 0
     cells = [_cells(row) for row in rows]
-    print("\n".join(Look.of_output().table(list(cells[0]), [list(row.values()) for row in cells], NUMBERS)))
-    print(f"\nAlso any <provider>/<model name>; there are keys for: {', '.join(keys) or 'none'}")
+    if cells:
+        print(
+            "\n".join(Look.of_output().table(list(cells[0]), [list(row.values()) for row in cells], NUMBERS)),
+            end="\n\n",
+        )
+    print(f"{'Also a' if cells else 'A'}ny <provider>/<model name>; there are keys for: {', '.join(keys) or 'none'}")
     return 0
-
-
-def routers(config: Config) -> Dict[str, List[str]]:
-    """Return the references of each router setting, by the name of its rule."""
-    names = [row.field_name for row in SETTINGS if row.read is references]
-    return {name[len("router_") :]: list(getattr(config, name)) for name in names}
 
 
 def describe(model: Model, config: Config) -> Json:
@@ -72,7 +70,7 @@ def describe(model: Model, config: Config) -> Json:
         "can_stream": model.can_stream,
         "images": model.direct or model.takes_images,
         "fallbacks": list(model.fallbacks),
-        "routes": [rule for rule, router in routers(config).items() if model in map(config.find, router)],
+        "routes": [rule for rule, router in config.routers.items() if model in map(config.find, router)],
     }
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
@@ -61,7 +62,7 @@ def load_config(
     raw.update(_credentials(environment.get("CREDENTIALS_DIRECTORY", "")))
     raw.update({name: (value, "environment") for name, value in environment.items()})
     raw.update(overrides or {})
-    settings = {setting.name: raw[setting.name] for setting in SETTINGS if _is_set(raw.get(setting.name))}
+    settings = {name: raw[name] for name in SETTINGS if _is_set(raw.get(name))}
     for name in _PATHS & settings.keys():
         path, place = settings[name]
         settings[name] = (_expanded(path, f"{place}: {name}"), place)
@@ -158,7 +159,7 @@ def _warnings(config: Config) -> List[str]:
     for model in config.models.values():
         if not config.is_ready(model):
             warnings.append(f"{model.model_id}: no key: {model.api_key_name} is not set")
-    for name in config.router_default + config.router_background + config.router_think + config.router_long_context:
+    for name in chain.from_iterable(config.routers.values()):
         model_found = config.find(name)
         if name.partition("/")[0] in PROVIDERS and model_found and not config.is_ready(model_found):
             warnings.append(f"{name}: no key: {model_found.api_key_name} is not set")
@@ -170,8 +171,7 @@ def _unpriced(config: Config) -> List[str]:
     set_here = ", ".join(SETTING_OF[period] for period in limits(config))
     if not set_here:
         return []
-    routers = (getattr(config, setting.field_name) for setting in SETTINGS if setting.name.startswith("ROUTER_"))
-    named = [config.find(name) for names in routers if isinstance(names, tuple) for name in names]
+    named = map(config.find, chain.from_iterable(config.routers.values()))
     return [
         f"{model.model_id}: its price is not known, so {set_here} cannot count it; 0 says that it is free"
         for model in [*config.models.values(), *filter(None, named)]

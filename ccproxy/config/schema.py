@@ -1,13 +1,13 @@
-"""``Config``, ``Model`` and the settings table: every setting with its meaning, default and check."""
+"""``Config`` and ``Model``: every setting with its default, and the readers that check values."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import field
+from dataclasses import field, fields
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, lru_cache
-from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Set, Tuple, TypeVar
 
 from ..errors import ConfigError
 from ..frozen import frozen
@@ -210,113 +210,70 @@ def references(value: Any) -> Tuple[str, ...]:
 # --- settings ------------------------------------------------------------------------------------------------
 
 
-@frozen
-class Setting:
-    """One row: the variable, the reader of its value, its default, and its meaning for the README and --help."""
-
-    name: str
-    read: Callable[[Any], Any]
-    default: Any
-    meaning: str
-
-    @property
-    def field_name(self) -> str:
-        """The field of ``Config``."""
-        return self.name.lower()
+_T = TypeVar("_T")
 
 
-SETTINGS: Tuple[Setting, ...] = (
-    Setting("ROUTER_DEFAULT", references, (), "model, or comma-separated fallback order, for everything else"),
-    Setting("ROUTER_BACKGROUND", references, (), "for haiku-class requests"),
-    Setting("ROUTER_THINK", references, (), "for requests that ask for thinking"),
-    Setting("ROUTER_LONG_CONTEXT", references, (), "for requests above LONG_CONTEXT_THRESHOLD"),
-    Setting("ROUTER_IMAGE", references, (), "for requests with images that the routed model cannot see"),
-    Setting("ROUTER_WEB_SEARCH", references, (), "for requests whose only tool is a web search"),
-    Setting("ROUTER_THINK_EFFORT", one_of(*EFFORTS), "xhigh", "effort from which adaptive thinking counts as thinking"),
-    Setting("LONG_CONTEXT_THRESHOLD", positive_number, 128_000, "tokens; 128k style accepted, k = 1000"),
-    Setting("HOST", text, "127.0.0.1", "address to listen on"),
-    Setting("PORT", port_number, 8082, "port to listen on"),
-    Setting("CCPROXY_AUTH_TOKEN", token, "", "token every client must present; required beyond loopback"),
-    Setting("CUSTOM_MODELS_FILE", text, "models.yaml", "models file"),
-    Setting("MAX_TOKENS_LIMIT", positive_number, None, "upper bound on the output tokens asked of any provider"),
-    Setting("DEFAULT_MAX_TOKENS", positive_number, 8192, "output limit of models that do not say"),
-    Setting("DEFAULT_MAX_INPUT_TOKENS", positive_number, 128_000, "context window of models that do not say"),
-    Setting("DEFAULT_INPUT_COST_PER_TOKEN", money, None, "USD per input token of models that do not say"),
-    Setting("DEFAULT_OUTPUT_COST_PER_TOKEN", money, None, "USD per output token of models that do not say"),
-    Setting("MAX_RETRIES", whole_number, 2, "further attempts per model, before the first content"),
-    Setting("RETRY_MAX_WAIT", seconds, 30.0, "longest wait before an attempt, in seconds"),
-    Setting("PING_INTERVAL", seconds, 10.0, "seconds of silence after which a stream gets a ping"),
-    Setting("COMMIT_AFTER", seconds, 10.0, "seconds to wait for the provider before the stream is opened"),
-    Setting("MAX_REQUEST_BYTES", positive_number, 33_554_432, "largest request body"),
-    Setting("MAX_CONNECTIONS", positive_number, 4096, "open connections of clients; more are refused"),
-    Setting("KEEPALIVE_TIMEOUT", seconds, 60.0, "seconds an idle connection is kept"),
-    Setting("CLIENT_HEADER_TIMEOUT", seconds, 15.0, "seconds a client may take to send its headers"),
-    Setting("CLIENT_BODY_TIMEOUT", seconds, 30.0, "seconds a client may pause while sending a body"),
-    Setting("CLIENT_WRITE_TIMEOUT", seconds, 60.0, "seconds after which a client that takes no byte is dropped"),
-    Setting("PROVIDER_CONNECT_TIMEOUT", seconds, 10.0, "seconds to connect to a provider"),
-    Setting("PROVIDER_READ_TIMEOUT", seconds, 300.0, "seconds of silence after which a provider has failed"),
-    Setting("PROVIDER_TOTAL_TIMEOUT", seconds, 3600.0, "seconds one exchange may take in all"),
-    Setting("DRAIN_TIMEOUT", seconds, 30.0, "seconds that running requests get after SIGTERM"),
-    Setting("LOG_LEVEL", one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least level that is logged"),
-    Setting("LOG_FILE_PATH", text, "", "folder of the logs, or path of server.log"),
-    Setting("LOG_BODIES", truth, False, "log requests and answers, keys masked"),
-    Setting("STATE_DIR", text, "", "folder of the usage records"),
-    Setting("SESSION_BUDGET_USD", budget, None, "what one session may cost"),
-    Setting("DAILY_BUDGET_USD", budget, None, "what one day may cost"),
-    Setting("WORKERS", worker_count, 1, "processes that serve"),
-)
-SETTING_BY_NAME: Dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+def setting(read: Callable[[Any], _T], default: _T, **options: Any) -> _T:
+    """Return a field of ``Config`` that the variable of its name sets: how its value is read, and its default."""
+    made: _T = field(default=default, metadata={"read": read}, **options)
+    return made
 
 
 @frozen
 class Config:
-    """One snapshot of the configuration; a request keeps the one it began with.
+    """One snapshot of the configuration; a request keeps the one it began with. What each setting is for, the README
+    tells.
 
     ``variables`` holds what is no setting but may be used by a model: keys and local addresses.
     """
 
-    router_default: Tuple[str, ...] = ()
-    router_background: Tuple[str, ...] = ()
-    router_think: Tuple[str, ...] = ()
-    router_long_context: Tuple[str, ...] = ()
-    router_image: Tuple[str, ...] = ()
-    router_web_search: Tuple[str, ...] = ()
-    router_think_effort: str = "xhigh"
-    long_context_threshold: int = 128_000
-    host: str = "127.0.0.1"
-    port: int = 8082
-    ccproxy_auth_token: str = field(default="", repr=False)
-    custom_models_file: str = "models.yaml"
-    max_tokens_limit: Optional[int] = None
-    default_max_tokens: int = 8192
-    default_max_input_tokens: int = 128_000
-    default_input_cost_per_token: Optional[Decimal] = None
-    default_output_cost_per_token: Optional[Decimal] = None
-    max_retries: int = 2
-    retry_max_wait: float = 30.0
-    ping_interval: float = 10.0
-    commit_after: float = 10.0
-    max_request_bytes: int = 33_554_432
-    max_connections: int = 4096
-    keepalive_timeout: float = 60.0
-    client_header_timeout: float = 15.0
-    client_body_timeout: float = 30.0
-    client_write_timeout: float = 60.0
-    provider_connect_timeout: float = 10.0
-    provider_read_timeout: float = 300.0
-    provider_total_timeout: float = 3600.0
-    drain_timeout: float = 30.0
-    log_level: str = "INFO"
-    log_file_path: str = ""
-    log_bodies: bool = False
-    state_dir: str = ""
-    session_budget_usd: Optional[Decimal] = None
-    daily_budget_usd: Optional[Decimal] = None
-    workers: int = 1
+    router_default: Tuple[str, ...] = setting(references, ())
+    router_background: Tuple[str, ...] = setting(references, ())
+    router_think: Tuple[str, ...] = setting(references, ())
+    router_long_context: Tuple[str, ...] = setting(references, ())
+    router_image: Tuple[str, ...] = setting(references, ())
+    router_web_search: Tuple[str, ...] = setting(references, ())
+    router_think_effort: str = setting(one_of(*EFFORTS), "xhigh")
+    long_context_threshold: int = setting(positive_number, 128_000)
+    host: str = setting(text, "127.0.0.1")
+    port: int = setting(port_number, 8082)
+    ccproxy_auth_token: str = setting(token, "", repr=False)
+    custom_models_file: str = setting(text, "models.yaml")
+    max_tokens_limit: Optional[int] = setting(positive_number, None)
+    default_max_tokens: int = setting(positive_number, 8192)
+    default_max_input_tokens: int = setting(positive_number, 128_000)
+    default_input_cost_per_token: Optional[Decimal] = setting(money, None)
+    default_output_cost_per_token: Optional[Decimal] = setting(money, None)
+    max_retries: int = setting(whole_number, 2)
+    retry_max_wait: float = setting(seconds, 30.0)
+    ping_interval: float = setting(seconds, 10.0)
+    commit_after: float = setting(seconds, 10.0)
+    max_request_bytes: int = setting(positive_number, 33_554_432)
+    max_connections: int = setting(positive_number, 4096)
+    keepalive_timeout: float = setting(seconds, 60.0)
+    client_header_timeout: float = setting(seconds, 15.0)
+    client_body_timeout: float = setting(seconds, 30.0)
+    client_write_timeout: float = setting(seconds, 60.0)
+    provider_connect_timeout: float = setting(seconds, 10.0)
+    provider_read_timeout: float = setting(seconds, 300.0)
+    provider_total_timeout: float = setting(seconds, 3600.0)
+    drain_timeout: float = setting(seconds, 30.0)
+    log_level: str = setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+    log_file_path: str = setting(text, "")
+    log_bodies: bool = setting(truth, False)
+    state_dir: str = setting(text, "")
+    session_budget_usd: Optional[Decimal] = setting(budget, None)
+    daily_budget_usd: Optional[Decimal] = setting(budget, None)
+    workers: int = setting(worker_count, 1)
     models: Mapping[str, Model] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     warnings: Tuple[str, ...] = ()
     """What its owner should know about it."""
+
+    @cached_property
+    def routers(self) -> Dict[str, Tuple[str, ...]]:
+        """The references of each router setting, by the name of its rule."""
+        return {rule: getattr(self, f"router_{rule}") for rule in ROUTER_RULES}
 
     def find(self, reference: str) -> Optional[Model]:
         """Return the model a reference names: a model_id, ``custom/<model_id>`` or ``<provider>/<model name>``."""
@@ -373,6 +330,13 @@ class Config:
         return frozenset((found | {self.ccproxy_auth_token}) - {""})
 
 
+SETTINGS: Dict[str, Callable[[Any], Any]] = {
+    row.name.upper(): row.metadata["read"] for row in fields(Config) if "read" in row.metadata
+}
+"""Each variable, and how its value is read."""
+ROUTER_RULES = tuple(name[len("ROUTER_") :].lower() for name, read in SETTINGS.items() if read is references)
+
+
 @lru_cache(maxsize=64)
 def _keys(text: str) -> Tuple[str, ...]:
     return tuple(key.strip() for key in text.split(",") if key.strip())
@@ -391,11 +355,11 @@ def build_config(
     """
     chosen: Dict[str, Any] = {}
     for name, (raw, place) in values.items():
-        setting = SETTING_BY_NAME[name]
+        read = SETTINGS[name]
         try:
-            chosen[setting.field_name] = setting.read(raw)
+            chosen[name.lower()] = read(raw)
         except ValueError as error:
-            shown = "what is there" if setting.read is token else repr(raw)
+            shown = "what is there" if read is token else repr(raw)
             raise ConfigError(f"{place}: {name}: expected {error}, not {shown}") from None
     config = Config(models=models, variables=variables, **chosen)
     _check_references(config, {name: place for name, (_, place) in values.items()})
@@ -403,10 +367,10 @@ def build_config(
 
 
 def _check_references(config: Config, places: Mapping[str, str]) -> None:
-    for setting in SETTINGS:
-        if setting.name.startswith("ROUTER_") and setting.read is references:
-            for reference in getattr(config, setting.field_name):
-                _check_reference(config, reference, f"{places.get(setting.name, 'settings')}: {setting.name}")
+    for rule, router in config.routers.items():
+        name = f"ROUTER_{rule.upper()}"
+        for reference in router:
+            _check_reference(config, reference, f"{places.get(name, 'settings')}: {name}")
     for model in config.models.values():
         for reference in model.fallbacks:
             _check_reference(config, reference, f"models file: {model.model_id}: fallbacks")

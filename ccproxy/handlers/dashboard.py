@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 from .. import __version__
 from ..accounting.usage import LedgerUnreadable
 from ..anthropic import MessagesRequest
-from ..config.schema import SETTINGS, Config, Model, references
+from ..config.schema import Config, Model
 from ..errors import InvalidRequest
 from ..provider.fallback import cooldown_key
 from ..routing import configured_models, decide
@@ -174,9 +174,9 @@ def state(context: Context, offset: float) -> Json:
         "warnings": list(config.warnings),
         "models": [_model(model, context, offset) for model in configured_models(config)],
         "rules": [
-            {"setting": setting.name, "models": list(getattr(config, setting.field_name))}
-            for setting in SETTINGS
-            if setting.read is references and getattr(config, setting.field_name)
+            {"setting": f"ROUTER_{rule.upper()}", "models": list(router)}
+            for rule, router in config.routers.items()
+            if router
         ],
         "default": {"models": [model.model_id for model in ordinary.models], "reason": ordinary.reason},
     }
