@@ -141,17 +141,18 @@ class Chunk(NamedTuple):
         choices = _first_choices(data.get("choices"))
         deltas = [_delta_of(choice, order) for choice in choices]
         reasons = [choice["finish_reason"] for choice in choices if isinstance(choice.get("finish_reason"), str)]
+        is_whole = any("delta" not in choice for choice in choices)
         return cls(
             has_choice=bool(choices),
             pieces=tuple(piece for delta in deltas for piece in _pieces(delta)),
-            tool_calls=tuple(call for delta in deltas for call in _tool_calls(delta)),
+            tool_calls=tuple(call for delta in deltas for call in _tool_calls(delta, is_whole)),
             finish_reason=reasons[-1] if reasons else None,
             stop_sequence=_stop_sequence(data, choices),
             usage=_usage(data, choices),
             state=_state(deltas),
             reasoning_field=next(filter(None, map(_reasoning_field, deltas)), ""),
             error=_error(data, choices),
-            is_whole=any("delta" not in choice for choice in choices),
+            is_whole=is_whole,
             citations=tuple(citation for delta in deltas for citation in read_citations(delta.get("annotations"))),
         )
 
@@ -198,7 +199,7 @@ def plain_delta(
     return Chunk(
         has_choice=True,
         pieces=(Piece("thinking", reasoning), *texts) if reasoning else texts,
-        tool_calls=tuple(_tool_calls(delta)) if "tool_calls" in delta else (),
+        tool_calls=tuple(_tool_calls(delta, is_whole)) if "tool_calls" in delta else (),
         finish_reason=finish_reason,
         usage=usage,
         reasoning_field="reasoning_content" if reasoning else "",
@@ -297,9 +298,11 @@ def _part_pieces(part: Json) -> List[Piece]:
     return [Piece(kind, value)] if isinstance(value, str) and value else []
 
 
-def _tool_calls(delta: Json) -> List[ToolCallDelta]:
-    entries = delta.get("tool_calls")
-    calls = [_tool_call(entry) for entry in (entries if isinstance(entries, list) else []) if isinstance(entry, dict)]
+def _tool_calls(delta: Json, is_whole: bool) -> List[ToolCallDelta]:
+    """Return the calls of a delta; each entry of a whole message is one, whatever index or id it shares."""
+    found = delta.get("tool_calls")
+    entries = [entry for entry in (found if isinstance(found, list) else []) if isinstance(entry, dict)]
+    calls = [_tool_call({**entry, "index": place} if is_whole else entry) for place, entry in enumerate(entries)]
     legacy = delta.get("function_call")
     if isinstance(legacy, dict):
         calls.append(_tool_call({"index": 0, "function": legacy}))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ccproxy.openai import Chunk
 from chunks import brief, call, completion, contents, delta, entry, message, translate
 from grammar import error_of
 
@@ -192,6 +193,14 @@ def test_ids_are_unique_in_the_conversation() -> None:
     chunks = [call(0, "call_0", "A", "{}"), call(1, "call_1", "B", "{}")]
     blocks = message(*chunks, DONE, used_tool_ids=frozenset({"call_0"}))["content"]
     assert [block["id"] for block in blocks] == ["call_0_2", "call_1"]
+
+
+@pytest.mark.parametrize("shared", [{"id": "c"}, {"index": 0}, {"id": "c", "index": 0}, {"id": None}])
+def test_each_entry_of_a_whole_message_is_a_call(shared: Any) -> None:
+    """Nothing is to be put together there, whatever id or number a server gives all of them."""
+    whole = completion(tool_calls=[{**both(name=name, arguments='{"x":1}'), **shared} for name in "AB"])
+    assert contents(whole) == [("A", {"x": 1}), ("B", {"x": 1})]
+    assert Chunk.from_completion(whole) == Chunk.from_dict(whole)
 
 
 def test_a_missing_id_is_made() -> None:
