@@ -100,6 +100,17 @@ def test_a_dead_worker_is_replaced(tmp_path: Path, variables: Dict[str, str]) ->
         assert any(f"worker {first} ended by SIGKILL" in line for line in process.lines)
 
 
+def test_a_launcher_that_hears_nothing_of_its_children(tmp_path: Path, variables: Dict[str, str]) -> None:
+    """What ignores SIGCHLD leaves it so to what it starts, which would then never learn how a worker ended."""
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    with running([sys.executable, "-c", code, *serve_command("--port", "0")], tmp_path, variables) as process:
+        process.address()
+        first, _ = workers(process)
+        os.kill(first, signal.SIGKILL)
+        workers(process, 3)
+        assert any(f"worker {first} ended by SIGKILL" in line for line in process.lines)
+
+
 def test_waiting_connections_survive_every_worker(tmp_path: Path, variables: Dict[str, str]) -> None:
     """Clients that are connected and not accepted yet when the workers die are answered by the next ones."""
     with running(serve_command("--port", "0"), tmp_path, variables) as process:
@@ -186,14 +197,24 @@ def test_a_second_signal_ends_all_at_once(tmp_path: Path, provider: ReplayProvid
         check_gone(pids)
 
 
-def test_no_worker_outlives_the_server(tmp_path: Path, variables: Dict[str, str]) -> None:
-    """Even when the process that watches them is killed, they end, and the port is free."""
+def test_no_worker_outlives_the_server(tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str]) -> None:
+    """Even when the process that watches them is killed, they end with their streams, and the port is free."""
+    gate = threading.Event()
+    play(provider, "chunked", [gate])
     with running(serve_command("--port", "0"), tmp_path, variables) as process:
         url = process.address()
         pids = workers(process)
-        process.popen.kill()
+        freeze(process.popen.pid)  # nobody reads their signs of life any more
+        with open_stream(url) as client:
+            body = read_until(client, '"one "')
+            process.popen.kill()
+            eventually(lambda: is_refused(url), "new connections are refused")
+            gate.set()
+            rest, is_complete = rest_of(client)
+        assert is_complete
+        check_grammar(parse_sse(body + rest))
         check_gone(pids)
-        assert is_refused(url)
+        check_no_traceback(process)
 
 
 def test_a_crash_loop_ends(tmp_path: Path, variables: Dict[str, str]) -> None:

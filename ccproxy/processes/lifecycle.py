@@ -96,6 +96,7 @@ class Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_end)
         signal.signal(signal.SIGHUP, self._on_hangup)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some launchers leave it, no worker's end is told
 
     def run(self) -> int:
         """Serve until a signal; return the exit code."""

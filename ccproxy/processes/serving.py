@@ -108,10 +108,12 @@ def work(store: ConfigStore, listener: socket.socket, counter: Counter, channel:
     unread = b""
     while not stopping.is_set() and not here.is_gone:
         if here.is_alive:
-            with suppress(BlockingIOError):
+            with suppress(BlockingIOError, ConnectionError):
                 channel.send(b".")
         if select.select([channel], [], [], _TICK)[0]:
-            received = channel.recv(4096)
+            received = b""
+            with suppress(ConnectionError):  # the other side was killed, with signs of life unread
+                received = channel.recv(4096)
             if not received:
                 break
             *lines, unread = (unread + received).split(b"\n")
