@@ -47,6 +47,7 @@ COMMANDS = {
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one command and return its exit code; without one, ``serve``."""
+    _open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "serve")
@@ -59,10 +60,20 @@ def main(argv: Optional[List[str]] = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; what is left must not fail once more at exit.
+    except OSError as error:
+        # What is left of our output must not fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+            return 0
+        print(f"ccproxy: {error}", file=sys.stderr)  # a full disk, say
+        return 1
+
+
+def _open_standard_streams() -> None:
+    """Let none be closed: Python has None for it then, and the system gives its number to a file or a client."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - to the end
 
 
 def _run(arguments: List[str]) -> int:

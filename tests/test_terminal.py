@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ccproxy.commands.terminal import GREEN, PLAIN, Look, Styled, display_width
+from processes import environment
 
 ROWS = [["深度求索", Styled("present", GREEN), "128k"], ["e\u0301", "missing", "8k"]]
 HEADINGS = ["model", "key", "input"]
@@ -63,3 +67,23 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, variable: str, ha
 def test_a_pipe_gets_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     """No colour and no limit where nobody looks."""
     assert Look.of_output() == Look(has_color=False, width=None)
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [
+        (">/dev/full", 1, "ccproxy: [Errno 28] No space left on device\n"),
+        (">&-", 0, ""),
+        ("2>&- >/dev/null", 0, ""),
+        ("| true", 0, ""),
+    ],
+    ids=["full", "closed", "no errors", "unread"],
+)
+def test_output_that_nobody_takes(tmp_path: Path, output: str, code: int, said: str) -> None:
+    """A full disk is told in one line; closed streams, and a reader that has seen enough, are no failures."""
+    if "/dev/full" in output and not os.path.exists("/dev/full"):
+        pytest.skip("this system has no device that is always full")
+    script = f'"{sys.executable}" -m ccproxy models {output}'
+    variables = environment(tmp_path, {})
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=variables, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr.decode()) == (code, said)
