@@ -198,12 +198,13 @@ class Unchunker:
         self._held = data[position:]
         if self._is_last:
             self.is_done = _TRAILERS.match(self._held) is not None
-        elif self._held and not parts:  # what came before is given first
+        if self._held and not (parts or self.is_done):  # what came before is given first
             self._check()
         return b"".join(parts)
 
     def _check(self) -> None:
-        if b"\n" in self._held.lstrip(b"\r\n") or len(self._held) > MAX_HEAD:
+        is_no_size = not self._is_last and b"\n" in self._held.lstrip(b"\r\n")
+        if is_no_size or len(self._held) > MAX_HEAD:
             raise ValueError("the body's chunks cannot be read")
 
 

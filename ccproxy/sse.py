@@ -211,6 +211,8 @@ class Reader:
         if self._is_first and event:
             self._is_first = False
             event = event[3:] if event.startswith(b"\xef\xbb\xbf") else event
+        if event.startswith(b"error:"):  # as a field: llama.cpp and GPUStack
+            event = b"event: error\ndata:" + event[len(b"error:") :]
         try:
             return _parsed(event)
         except UnicodeDecodeError:

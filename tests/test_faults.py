@@ -40,6 +40,7 @@ SETTINGS = {"MAX_RETRIES": "1", "PROVIDER_READ_TIMEOUT": "0.4", "PROVIDER_TOTAL_
 FIRST = EVENTS[: EVENTS.index(b"\n\n") + 2]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
+DONE = b"data: [DONE]\n\n"
 FAILED_JSON = b'{"error":{"message":"no","code":500}}'
 both = pytest.mark.parametrize("stream", [False, True])
 
@@ -77,6 +78,9 @@ BEFORE_CONTENT = [
     Fault("JSON cut short", [head(200, "400", content_type=JSON), send(WHOLE[:30]), close], TRANSPORT, 2),
     Fault("an error in a 200", whole(200, FAILED_JSON, content_type=JSON), (500,), 2),
     Fault("an error in a stream", [head(), chunk(b"data: %s\n\n" % FAILED_JSON), END], (500,), 2),
+    Fault("an error in place of a stream", whole(200, FAILED_JSON), (500,), 2),
+    Fault("HTML in place of a stream", whole(200, HTML), (502,), 2),
+    Fault("an event called error", [head(), chunk(b"event: error\ndata: no\n\n" + DONE), END], (500,), 2),
     Fault("no JSON in the stream", [head(), chunk(b"data: {oops\n\n" * 9), END], TRANSPORT, 2),
     Fault("no UTF-8", [head(), chunk(b"data: \xff\xfe\n\n"), END], TRANSPORT, 2),
     Fault("a bad chunk size", [send(HEAD + b"zz\r\n" + STREAM), close], TRANSPORT, 2),
@@ -204,6 +208,13 @@ MID_STREAM: Dict[str, Tuple[Plan, Tuple[int, ...], str]] = {
         (529,),
         "overloaded_error",
     ),
+    "an event called error": ([head(), chunk(FIRST + b"event: error\ndata: no\n\n" + DONE), END], (500,), "api_error"),
+    "an error in words of its own": (
+        [head(), chunk(FIRST + b'event: error\ndata: {"code":529,"msg":"no"}\n\n' + DONE), END],
+        (529,),
+        "overloaded_error",
+    ),
+    "a field called error": ([head(), chunk(FIRST + b"error: %s\n\n" % FAILED_JSON + DONE), END], (500,), "api_error"),
     "no JSON": ([head(), chunk(FIRST + b"data: {oops\n\n" * 9), END], TRANSPORT, "api_error"),
     "HTML": ([head(), chunk(FIRST + HTML), END], TRANSPORT, "api_error"),
     "no UTF-8": ([head(), chunk(FIRST), latency(0.2), chunk(b"data: \xff\xfe\n\n"), END], TRANSPORT, "api_error"),
@@ -250,6 +261,8 @@ IN_DOUBT: Dict[str, Plan] = {
     "no JSON, and no end": [head(), chunk(FIRST + b"data: {oops\n\n" * 9), silent],
     "no end after [DONE]": [head(), chunk(STREAM), silent],
     "endless after [DONE]": [head(), chunk(STREAM), endless(b"5\r\n: x\n\n\r\n", 0.02)],
+    "bytes of no chunk after [DONE]": [head(), chunk(STREAM), endless(b"0", 0.05)],
+    "trailers without an end": [head(), chunk(STREAM), send(b"0\r\n"), endless(b"x: y\r\n" * 1000)],
     "an error without its body": [head(400, "99"), silent],
     "a redirect without its body": [head(302, "99", location="/x"), silent],
     "a 200 that is an error, and no end": [head(), chunk(b"data: %s\n\n" % FAILED_JSON), silent],
@@ -271,6 +284,7 @@ def test_a_connection_in_doubt_ends_with_its_request(name: str, stream: bool) ->
 # --- what is no fault ---------------------------------------------------------------------------------------------
 
 FRAMED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(STREAM), STREAM)
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\ncontent-length: 5\r\n\r\n"
 GOOD: Dict[str, Plan] = {
     "latency before the head": [latency(0.2), head(), chunk(STREAM), END],
     "latency before the body": [head(), latency(0.2), chunk(STREAM), END],
@@ -285,6 +299,8 @@ GOOD: Dict[str, Plan] = {
     "endless after [DONE]": [head(), chunk(STREAM), endless(b"5\r\n: x\n\n\r\n", 0.02)],
     "no header of its type": [send(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + STREAM), close],
     "100 Continue first": [send(b"HTTP/1.1 100 Continue\r\n\r\n"), head(), chunk(STREAM), END],
+    "other news first": [send(b"HTTP/1.1 102 Processing\r\n\r\n" + EARLY_HINTS), head(), chunk(STREAM), END],
+    "trailers": [head(), chunk(STREAM), latency(0.05), send(b"0\r\nx: y\r\n"), latency(0.05), send(b"\r\n")],
     "gzip": whole(200, gzip.compress(STREAM), content_encoding="gzip"),
     "comments": [head(), chunk(b": wait\n\n" * 2000), chunk(STREAM), END],
 }

@@ -59,10 +59,11 @@ def test_what_is_no_chunk(bad: bytes) -> None:
         unchunker.feed(b"more\r\n")
 
 
-def test_an_endless_size_line_is_refused() -> None:
-    """It cannot fill the memory."""
+@pytest.mark.parametrize(("start", "more"), [(b"5;", b"x" * 1000), (b"0\r\n", b"x: y\r\n" * 100)])
+def test_what_has_no_end_is_refused(start: bytes, more: bytes) -> None:
+    """Neither a size line nor trailers can fill the memory."""
     with pytest.raises(ValueError):
-        unchunk([b"5;", *[b"x" * 1000] * 100])
+        unchunk([start, *[more] * 100])
 
 
 @given(st.integers(0, 4_000_000_000))

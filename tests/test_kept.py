@@ -268,6 +268,7 @@ def test_both_ways_send_the_same(client: ProviderClient, place: str) -> None:
 ODD = [
     (whole(gzip.compress(BODY), "200 OK", "content-encoding: gzip"), 2),
     (b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n" + whole(), 2),
+    (b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nx: y\r\n\r\n" + whole(), 2),
     (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nx: y\r\n\r\n" % (len(BODY), BODY), 2),
     (whole(BODY, "200 OK", "x: a", " folded"), 2),
     (b"HTTP/1.0 200 OK\r\nconnection: close\r\n\r\n" + BODY, 3),

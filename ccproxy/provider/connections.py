@@ -38,6 +38,9 @@ class PromptResponse(http.client.HTTPResponse):
         """Read the head; a plain one in a tenth of the time that http.client's e-mail parser takes."""
         if self._method == "HEAD" or not self._begin_plainly():
             super().begin()
+            while 100 < self.status < 200 and self.status != 101:  # http.client passes over 100 alone
+                self.headers = None  # type: ignore[assignment]  # to begin anew
+                super().begin()
             self.fields = joined(self.headers.raw_items())
 
     def _begin_plainly(self) -> bool:
@@ -139,6 +142,8 @@ class _Attached:
         """Connect, TLS with it, by one deadline, and name the new socket."""
         try:
             super().connect()  # type: ignore[misc]
+        except socket.timeout as error:  # in the handshake of TLS
+            raise urllib3.exceptions.ConnectTimeoutError(self, str(error)) from error
         finally:
             self.attach()
             raw, self._raw = self._raw, None

@@ -5,9 +5,13 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
-from typing import Callable, Iterable, Iterator, List, Optional, Tuple, Union
+import ssl
+import time
+from contextlib import suppress
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, Union
 
 import urllib3
+from urllib3.util.wait import wait_for_read
 
 from ..chunk_reader import ChunkReader
 from ..errors import ProviderError
@@ -89,10 +93,8 @@ class ProviderResponse:
             yield self._whole(first, reads)
 
     def _is_event_stream(self, first: bytes) -> bool:
-        """Whether the body is server-sent events; a missing or odd content type is decided by the first byte."""
+        """Whether the body is server-sent events, which begin neither as JSON nor as a page, whatever their type."""
         kind = self.headers.get("content-type", "")
-        if "event-stream" in kind:
-            return True
         return "json" not in kind and first.lstrip()[:1] not in (b"{", b"[", b"<")
 
     def _events(self, first: bytes, reads: Iterator[bytes]) -> Iterator[List[Chunk]]:
@@ -109,6 +111,9 @@ class ProviderResponse:
                 if event.data.strip() == "[DONE]":
                     self.is_done = True
                     break
+                if event.event == "error":
+                    chunks.append(Chunk(error=_told(event.data)))
+                    continue
                 try:
                     chunks += self._reader.parse(event.data)
                     self._bad_lines = 0
@@ -170,15 +175,30 @@ class ProviderResponse:
         sock = self._answer.open_socket()
         if sock is None:
             return True
+        deadline = time.monotonic() + _END_WAIT
         try:
             timeout = sock.gettimeout()
-            sock.settimeout(_END_WAIT)
+            if self.source.stop_waiting() < 0:
+                sock.settimeout(_END_WAIT)
             try:
-                return not self._answer.reader()(READ_SIZE)
+                while True:
+                    with suppress(BlockingIOError, ssl.SSLWantReadError):
+                        return not self._answer.reader()(READ_SIZE)
+                    if not wait_for_read(sock, max(0.0, deadline - time.monotonic())):
+                        return False
             finally:
                 sock.settimeout(timeout)
         except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError):
             return False
+
+
+def _told(data: str) -> Any:
+    """Return what an event called error says: its error, or all of it."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    return (value.get("error") if isinstance(value, dict) else None) or value or data
 
 
 def whole(reads: Iterable[bytes]) -> bytearray:
