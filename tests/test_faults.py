@@ -36,7 +36,7 @@ from processes import eventually
 from replay import Reply, post
 from support import ask, user
 
-SETTINGS = {"MAX_RETRIES": "1", "PROVIDER_READ_TIMEOUT": "0.4", "PROVIDER_TOTAL_TIMEOUT": "4", "RETRY_MAX_WAIT": "5"}
+SETTINGS = {"MAX_RETRIES": "1", "PROVIDER_READ_TIMEOUT": "1", "PROVIDER_TOTAL_TIMEOUT": "4", "RETRY_MAX_WAIT": "5"}
 FIRST = EVENTS[: EVENTS.index(b"\n\n") + 2]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
