@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 
 import recorded_usages
 from ccproxy.accounting.ledger import Ledger
+from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import Model
 from ccproxy.counting import estimates, learned
 from ccproxy.counting.calibration import LEAST_SHARE, MOST_OFFSET, MOST_SLOPE, NONE, Correction, Sample, fit
+from ccproxy.counting.counter import Counter
+from ccproxy.counting.estimates import Estimator
 from ccproxy.counting.learned import KEPT, Learned
 from ccproxy.counting.tokens import count
 from ccproxy.stub import Cut, Finish, Json, Step, StubProvider, Text
@@ -170,6 +174,22 @@ def test_enough_answers_are_fitted_now_and_then(monkeypatch: pytest.MonkeyPatch)
     assert not found.is_settled(MODEL, has_tools=False)
     found.add(answered(100, 200))
     assert found.correction(MODEL).apply(100, False) == 200
+
+
+@pytest.mark.parametrize("actual", [1, 100_000])
+def test_what_surely_fits_fits_whatever_was_learned(actual: int) -> None:
+    """Also after the largest corrections that there are."""
+    counter = Counter()
+    counter.load()
+    estimator = Estimator(counter)
+    for _ in range(KEPT):
+        estimator.learned.add(answered(SHORT[-1], actual))
+        estimator.learned.add(answered(LONG[-1], actual * 10))
+    body = json.dumps(user("{[(<>)]}!?" * 500, max_tokens=1))
+    asked = estimator.of(MessagesRequest.from_dict(json.loads(body)), len(body))
+    fitting = [limit for limit in range(0, 60_000, 50) if asked.surely_fit(MODEL, limit)]
+    assert asked.of(MODEL) <= fitting[0]
+    assert fitting == list(range(fitting[0], 60_000, 50))
 
 
 def test_the_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

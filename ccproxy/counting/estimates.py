@@ -7,7 +7,7 @@ from typing import Dict, Optional
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
-from .calibration import Sample
+from .calibration import MOST_OFFSET, MOST_SLOPE, Sample
 from .counter import Counter
 from .learned import Learned
 from .token_families import Family, family_of
@@ -46,8 +46,11 @@ class Estimates:
         """
         if not is_text(self._request):
             return False
+        most = float(ceiling(self._bytes))
+        if MOST_SLOPE * most + MOST_OFFSET <= limit:  # whatever was learned
+            return True
         correction, has_tools = self._estimator.learned.correction(model), bool(self._request.tools)
-        counter, most = self._estimator.counter, float(ceiling(self._bytes))
+        counter = self._estimator.counter
         less = spared(self._request, counter.size, family_of(model.name), counter.has_vocabulary)
         while correction.apply(round(most), has_tools) > limit:
             known = next(less, None)
