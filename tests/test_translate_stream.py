@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccproxy.openai import Chunk
-from ccproxy.provider.dialects import DIALECTS
+from ccproxy.provider.dialects import DIALECTS, GENERIC
 from chunks import (
     ESTIMATE,
     brief,
@@ -270,9 +270,26 @@ def test_text_that_only_began_like_a_stop_sequence_is_text() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("held", "fields"),
+    [("EN", {"stop_sequences": ("END",)}), ("<thi", {"dialect": GENERIC}), ("``", {"has_fence": True})],
+)
+def test_text_of_which_all_was_held_comes_before_the_call(held: str, fields: Any) -> None:
+    """The call that ended it keeps all of its arguments."""
+    chunks = [delta(content=held), call(0, "i", "A", '{"x"'), call(0, arguments=":1}"), STOP]
+    assert contents(*chunks, **fields) == [held, ("A", {"x": 1})]
+
+
 def test_a_call_decides_also_over_a_stop_sequence() -> None:
     """A message with a call ends with ``tool_use``, whatever else ended it."""
     chunks = [call(0, "i", "A", "{}"), delta(content="abEND"), STOP]
+    assert message(*chunks, stop_sequences=("END",))["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize("finish", ["length", "error"])
+def test_what_follows_a_stop_sequence_tells_nothing(finish: str) -> None:
+    """Also where it came in the same read, or in a whole completion."""
+    chunks = [call(0, "i", "A", "{}"), delta(content="abENDcd", finish=finish)]
     assert message(*chunks, stop_sequences=("END",))["stop_reason"] == "tool_use"
 
 

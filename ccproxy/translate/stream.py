@@ -114,7 +114,8 @@ class StreamTranslator:
             self._feed_content(chunk)
         if self._deferred and not self._writer.is_writing_call:
             self._send_deferred()
-        self._finish_reason = chunk.finish_reason or self._finish_reason
+        if not self.is_stopped:  # else it tells of what nobody gets
+            self._finish_reason = chunk.finish_reason or self._finish_reason
         if chunk.stop_sequence in self._context.stop_sequences:
             self._stop_sequence = chunk.stop_sequence
         return self._writer.take()
@@ -255,11 +256,8 @@ class StreamTranslator:
             self._piece(piece)
 
     def _split(self, pieces: List[Piece]) -> None:
-        for piece in pieces:
-            if piece.kind == "thinking":
-                self._thinking(piece.text)
-            else:
-                self._text(piece.text)
+        for kind, text in pieces:
+            (self._thinking if kind == "thinking" else self._text)(text)
 
     def _thinking(self, text: str) -> None:
         if self.is_stopped:
@@ -327,15 +325,15 @@ class StreamTranslator:
     def _tool_call(self, delta: ToolCallDelta) -> None:
         if self.is_stopped:
             return
+        block = self._writer.open
+        if block is None or block.call is None:
+            self._flush_text()  # text sends all calls that wait: this one is not known yet
         call = self._calls.add(delta)
         if delta.state and call.client_id:  # the signature came after its call was opened
             self._reasoning.add_call(call.client_id, delta.state)
         if call.is_closed or (self._context.is_single_call and call is not self._calls.all[0]):
             return
-        block = self._writer.open
-        if block is None or block.call is None:
-            self._flush_text()
-        elif block.call is call:
+        if block is not None and block.call is call:
             self._send_arguments(block.index, call)
         self._open_next_call()
 
