@@ -106,6 +106,14 @@ def test_rests_double() -> None:
     assert rest == LONGEST_REST
 
 
+def test_many_that_fail_at_once_are_one_failure() -> None:
+    """Requests that were under way when the rest began say nothing new: it becomes no longer by them."""
+    cooldown = tired()
+    for count in range(100):
+        cooldown.report("m", False, count * FIRST_REST / 200)
+    assert cooldown.rests_until("m") == FIRST_REST
+
+
 def test_success_clears() -> None:
     """A probe that succeeds forgets all: every request may come, and the next rest is short again."""
     cooldown = tired()

@@ -288,6 +288,37 @@ def test_a_refusal_that_the_mend_does_not_end(row: Tuple[Callable[[Json], bool],
     assert provider.bodies[2] == provider.bodies[0]
 
 
+def test_one_refused_field_after_the_other() -> None:
+    """A model may refuse several, and name one at a time: each is mended, and all of that is remembered."""
+    names = ("temperature", "top_p", "stop")
+
+    class Choosy(Refusing):
+        def answer_to(self, key: str, body: Json) -> Answer:
+            refused = next((name for name in names if name in body), None)
+            return refusal(f"Unsupported parameter: '{refused}' is not supported.") if refused else OK
+
+    provider = Choosy(lambda body: False, OK)
+    with proxy_before(provider) as ask_model:
+        for _ in range(2):
+            assert ask_model(temperature=0.5, top_p=0.5, stop_sequences=["x"]).status == 200
+    assert [sum(name in body for name in names) for body in provider.bodies] == [3, 2, 1, 0, 0]
+
+
+def test_a_model_that_is_never_content() -> None:
+    """Is not asked without end."""
+    fields = ("temperature", "top_p", "stop", "stream_options", "top_k")
+    words = iter([f"Unsupported parameter: '{name}' is not supported." for name in fields])
+
+    class Grumpy(Refusing):
+        def answer_to(self, key: str, body: Json) -> Answer:
+            return refusal(next(words))
+
+    provider = Grumpy(lambda body: False, OK)
+    with proxy_before(provider, "vllm") as ask_model:
+        answer = ask_model(temperature=0.5, top_p=0.5, stop_sequences=["x"], top_k=5, stream=True)
+    assert (answer.status, len(provider.bodies)) == (400, 4)
+
+
 UNMENDED: Mapping[str, Answer] = {
     "overflow": refusal(
         "This model's maximum context length is 8192 tokens. However, you requested 28000 tokens (8000 in the "

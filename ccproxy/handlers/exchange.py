@@ -19,7 +19,7 @@ from ..passage import Passage
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call
 from ..provider.quoted import QuotedEvents
-from ..provider.repair import find_repair
+from ..provider.repair import Repair, find_repair
 from ..provider.response import ProviderResponse
 from ..sse import delta_frames
 from ..translate.failure import mask, overflow_error
@@ -34,6 +34,7 @@ from .context import Context
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 100
+_MOST_REPAIRS = 3  # of one request
 _JSON = {"content-type": "application/json"}
 
 
@@ -59,22 +60,27 @@ def _check_window(model: Model, estimates: Estimates) -> None:
 def _send(
     body: Json, model: Model, context: Context, count: Callable[[], int], *, ahead: bool
 ) -> Union[ProviderResponse, CutShort]:
-    """Send a request, mended once when the model refuses a field of it."""
+    """Send a request, mended where the model refuses fields of it, one after the other."""
     call = partial(Call, model, APIS[model.api].path, headers=_JSON, count=count, counts_ahead=ahead)
     key = (model.api_base + APIS[model.api].path, model.name)
     body = context.repairs.apply(key, body)
-    try:
-        return context.client.send(call(body=encode(body)), context.config, context.running.cancel)
-    except ProviderError as error:
-        if error.is_output_limit:
-            return CutShort()
-        repair = find_repair(error.provider_status, error.detail, model.api)
-        if repair is None or error.is_overflow or repair(body) == body:
-            raise
-        log.info("%s refused a field, asking again without it: %s", model.model_id, error.message)
-    response = context.client.send(call(body=encode(repair(body))), context.config, context.running.cancel)
-    context.repairs.remember(key, repair)
-    return response
+    repairs: List[Repair] = []
+    while True:
+        try:
+            response = context.client.send(call(body=encode(body)), context.config, context.running.cancel)
+        except ProviderError as error:
+            if error.is_output_limit:
+                return CutShort()
+            repair = find_repair(error.provider_status, error.detail, model.api)
+            if repair is None or error.is_overflow or len(repairs) == _MOST_REPAIRS or repair(body) == body:
+                raise
+            log.info("%s refused a field, asking again without it: %s", model.model_id, error.message)
+            repairs.append(repair)
+            body = repair(body)
+        else:
+            for repair in repairs:
+                context.repairs.remember(key, repair)
+            return response
 
 
 class CutShort:

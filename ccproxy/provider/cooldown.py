@@ -64,6 +64,8 @@ class Cooldown:
             if state.is_probed and not is_good:
                 self._rest(state, now)
                 return
+            if now < state.rests_until:
+                return  # it was under way when the rest began
             state.times.append(now)
             state.were_good.append(is_good)
             state.failures += not is_good
