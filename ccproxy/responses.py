@@ -196,6 +196,7 @@ class ResponsesReader:
             for number, part in enumerate(content or summary):
                 chunks += self._words(item, _Words("thinking", part.get("text"), "item", number), is_repeated=False)
         if content or body.get("encrypted_content"):
+            item.passed.add("item")
             chunks.append(Chunk(has_choice=True, state={"output_items": [body]}))
         return chunks
 

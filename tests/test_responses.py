@@ -316,6 +316,13 @@ def test_what_must_come_back(body: Json, is_kept: bool) -> None:
     assert states == ([{"output_items": [body]}] if is_kept else [])
 
 
+def test_an_item_that_shows_nothing_comes_back_once() -> None:
+    """Reasoning without a word uses up all tokens: the end of the stream repeats it, and two of one id are refused."""
+    hidden = thought(encrypted_content="gAAA==")
+    events = [event("output_item.done", item=hidden), end(hidden, status="incomplete")]
+    assert [chunk.state for chunk in chunks_of(*events) if chunk.state] == [{"output_items": [hidden]}]
+
+
 @pytest.mark.parametrize(
     "data", [None, [], "x", 7, {}, {"type": 7}, {"type": "response.output_item.done"}, {"output": 7}]
 )
