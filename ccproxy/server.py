@@ -43,6 +43,8 @@ _GIVE_BACK_AFTER = 8.0
 """Seconds for which only a few are left: the connections to providers are closed by then."""
 _ABORT_WAIT = 2.0
 _GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, TimeoutError, socket.timeout)
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+"""Also how a client leaves: with its network."""
 
 
 class Server(ThreadingHTTPServer):
@@ -242,8 +244,9 @@ class Handler(BaseRequestHandler):
                 return
             while self._serve_one():
                 pass
-        except _GONE:
-            pass
+        except OSError as error:
+            if not isinstance(error, _GONE) and error.errno not in _UNREACHABLE:
+                raise
         finally:
             self.server.mark(self.connection, None)
 

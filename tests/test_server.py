@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -229,6 +230,24 @@ class Stop:
         """Wait for its end; return what it returned."""
         self.thread.join(PATIENCE)
         return self.results[0]
+
+
+class Unreachable(socket.socket):
+    """The connection of a client whose network is gone."""
+
+    def recv(self, *arguments: Any) -> bytes:
+        """Fail as the system does."""
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+
+def test_a_client_that_leaves_with_its_network(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    """Is one that left: the connection ends, and nothing is logged."""
+    client, server = socket.socketpair()
+    with client:
+        proxy.server.process_request(Unreachable(fileno=server.detach()), ("client", 1))
+        client.settimeout(PATIENCE)
+        assert client.recv(1) == b""
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 def test_stop_waits_for_a_running_stream(provider: ReplayProvider, proxy: Proxy) -> None:

@@ -310,6 +310,21 @@ def test_the_unit_holds_no_key(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> N
     assert any(line.startswith("ExecStart=") and line.endswith(" serve --workers 3") for line in lines)
 
 
+def test_a_credential_that_is_no_variable(unit: Unit, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would be read by nobody, so it is refused."""
+    for name in ("openai_api_key", "OPENAI_API_KEY\nUser=root"):
+        with pytest.raises(SystemExit):
+            unit.lines("--credential", name)
+        assert "the name of a variable" in capsys.readouterr().err
+
+
+def test_a_home_with_a_blank(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation inside a home is shown to the service, whatever its path."""
+    monkeypatch.setattr(sys, "prefix", "/home/a b/venv")
+    (shown,) = [line for line in unit.lines() if line.startswith("BindReadOnlyPaths=")]
+    assert '"/home/a b/venv"' in shown
+
+
 def test_the_stop_follows_the_configuration(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     """A longer DRAIN_TIMEOUT makes a longer stop; the socket has the configured address."""
     monkeypatch.setenv("DRAIN_TIMEOUT", "90")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Dict, List, Sequence
 
@@ -15,7 +14,7 @@ from ..config.schema import Config, Model, money
 from ..errors import ConfigError
 from ..routing import configured_models, plain_route
 from .models import describe
-from .options import add_configuration, load
+from .options import add_configuration, load, seconds
 from .terminal import YELLOW, Look, printable
 
 Json = Dict[str, Any]
@@ -36,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--live", action="store_true", help="ask the models what they can: seven short probes each")
     parser.add_argument(
-        "--timeout", type=_seconds, default=30.0, help="with --live: seconds a probe may take (%(default)g)"
+        "--timeout", type=seconds, default=30.0, help="with --live: seconds a probe may take (%(default)g)"
     )
     parser.add_argument(
         "--max-cost",
@@ -47,13 +46,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print an object")
     add_configuration(parser)
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 < float(text) <= 600:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected more than 0 and at most 600 seconds, not {text!r}")
 
 
 def _usd(text: str) -> Decimal:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
-import http.client
 import json
 import os
 import shutil
 import signal
 import sys
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Dict, List, NoReturn, Optional
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from ..claude_code import client_environment, client_variables
 from ..config.load import state_folder
 from ..config.schema import Config
 from ..errors import CcproxyError
-from ..processes.background import running_at, start_for
+from ..processes.background import get, running_at, start_for
 from .env import configured_url
 from .options import add_configuration, add_run_folder, load
 
@@ -79,20 +79,13 @@ def _find_proxy(config: Config, run_folder: Path) -> Optional[str]:
     url = running_at(run_folder) or (configured_url(config) if config.port else None)
     if url is None:
         return None
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
-    try:
-        connection.request("GET", "/api/hello", headers={"x-api-key": config.ccproxy_auth_token})
-        response = connection.getresponse()
-        body, is_ours = response.read(1000), "request-id" in response.headers
-    except (OSError, http.client.HTTPException):
+    answer = get(url, "/api/hello", config.ccproxy_auth_token)
+    if answer is None:
         return None
-    finally:
-        connection.close()
-    if is_ours and response.status == http.client.UNAUTHORIZED:
+    if answer.status == HTTPStatus.UNAUTHORIZED and b"CCPROXY_AUTH_TOKEN" in answer.body:
         raise CcproxyError(f"the proxy on {url} wants another CCPROXY_AUTH_TOKEN than this configuration has")
     with suppress(ValueError, AttributeError):
-        return url if json.loads(body).get("name") == "ccproxy" else None
+        return url if json.loads(answer.body).get("name") == "ccproxy" else None
     return None
 
 

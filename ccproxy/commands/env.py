@@ -8,7 +8,7 @@ import shlex
 from ..claude_code import client_variables
 from ..config.schema import Config
 from ..errors import ConfigError
-from ..processes.background import running_at
+from ..processes.background import connectable, running_at
 from .options import add_configuration, add_run_folder, load
 
 EXAMPLES = (
@@ -43,5 +43,4 @@ def configured_url(config: Config) -> str:
     """
     if not config.port:
         raise ConfigError("PORT is 0, any free port, and no proxy runs that could be asked which")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104 - to connect, not to listen
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+    return connectable(f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{config.port}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Set, Tuple
 
@@ -31,6 +32,14 @@ def add_run_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-dir", type=Path, default=Path(".run"), help="folder of the pid file and the log (%(default)s)"
     )
+
+
+def seconds(text: str) -> float:
+    """Read the value of an option that is a time to wait."""
+    with suppress(ValueError):
+        if 0 < float(text) <= 3600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected more than 0 and at most 3600 seconds, not {text!r}")
 
 
 def load(options: argparse.Namespace, seen: Optional[Set[Path]] = None) -> Loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..processes.background import start
-from .options import add_run_folder
+from .options import add_run_folder, seconds
 
 EXAMPLES = (
     "ccproxy start",
@@ -16,7 +16,9 @@ EXAMPLES = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_run_folder(parser)
-    parser.add_argument("--timeout", type=float, default=30, help="seconds to wait for its first answer (%(default)g)")
+    parser.add_argument(
+        "--timeout", type=seconds, default=30, help="seconds to wait for its first answer (%(default)g)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

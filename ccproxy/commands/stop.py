@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..processes.background import stop
-from .options import add_run_folder
+from .options import add_run_folder, seconds
 
 EXAMPLES = (
     "ccproxy stop",
@@ -16,7 +16,7 @@ EXAMPLES = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_run_folder(parser)
-    parser.add_argument("--timeout", type=float, default=40, help="seconds to wait before killing it (%(default)g)")
+    parser.add_argument("--timeout", type=seconds, default=40, help="seconds to wait before killing it (%(default)g)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import List
 
+from ..config.load import CREDENTIAL_NAME
 from ..config.schema import Config
 from .options import add_configuration, load
 
@@ -119,10 +121,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--credential",
         action="append",
         default=[],
+        type=_variable,
         metavar="NAME",
         help="load the variable NAME from a file of its own",
     )
     add_configuration(parser)
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(CREDENTIAL_NAME, text):
+        raise argparse.ArgumentTypeError(f"expected the name of a variable, such as DEEPSEEK_API_KEY, not {text!r}")
+    return text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -134,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
 
 def socket_unit(config: Config) -> str:
     """Return the unit of the socket on which systemd listens for the service."""
-    host = f"[{config.host}]" if ":" in config.host else config.host.replace("localhost", "127.0.0.1")
+    host = f"[{config.host}]" if ":" in config.host else {"localhost": "127.0.0.1"}.get(config.host, config.host)
     return _SOCKET.format(host=host, port=config.port)
 
 
@@ -159,10 +168,10 @@ def _home() -> List[str]:
     """Return how homes are hidden; an installation inside one is shown, and nothing else of it."""
     parts = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.modules[_PACKAGE].__path__[0])}
     shown = sorted(str(part) for part in parts if str(part).startswith(_HOMES))
-    return ["ProtectHome=tmpfs", f"BindReadOnlyPaths={' '.join(shown)}"] if shown else ["ProtectHome=yes"]
+    return ["ProtectHome=tmpfs", f"BindReadOnlyPaths={' '.join(map(_quoted, shown))}"] if shown else ["ProtectHome=yes"]
 
 
 def _quoted(text: str) -> str:
-    """Return a word of a command line as systemd reads it: %, $ and blanks mean something to it."""
+    """Return a word of a command line, or a path, as systemd reads it: %, $ and blanks mean something to it."""
     text = text.replace("%", "%%").replace("$", "$$")
     return f'"{text}"' if " " in text else text

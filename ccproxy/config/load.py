@@ -21,6 +21,9 @@ from .schema import SENDABLE, SETTINGS, Config, build_config, is_sendable
 
 log = logging.getLogger(__name__)
 
+CREDENTIAL_NAME = r"[A-Z][A-Z0-9_]*"
+"""The files among systemd's credentials that are variables."""
+
 
 @frozen
 class Loaded:
@@ -70,10 +73,7 @@ def load_config(
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
-    for name in sorted(config.key_names & raw.keys()):
-        key, place = raw[name]
-        if not is_sendable(str(key).strip()):
-            raise ConfigError(f"{place}: {name}: expected keys of {SENDABLE}, not what is there")
+    _check_keys({name: raw[name] for name in sorted(config.key_names & raw.keys())})
     return Loaded(replace(config, warnings=tuple(_warnings(config))), env_path, models_path)
 
 
@@ -142,9 +142,7 @@ def _models_path(settings: Mapping[str, Tuple[Any, str]], files: _Files) -> Opti
 def _credentials(folder: str) -> Dict[str, Tuple[Any, str]]:
     """Return what systemd's ``LoadCredential=NAME:...`` gave: files that are named like variables."""
     paths = sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else []
-    return {
-        path.name: (_read(path).strip(), str(path)) for path in paths if re.fullmatch(r"[A-Z][A-Z0-9_]*", path.name)
-    }
+    return {path.name: (_read(path).strip(), str(path)) for path in paths if re.fullmatch(CREDENTIAL_NAME, path.name)}
 
 
 def _read(path: Path) -> str:
@@ -152,6 +150,12 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _check_keys(keys: Mapping[str, Tuple[Any, str]]) -> None:
+    for name, (key, place) in keys.items():
+        if not is_sendable(str(key).strip()):
+            raise ConfigError(f"{place}: {name}: expected keys of {SENDABLE}, not what is there")
 
 
 def _warnings(config: Config) -> List[str]:
