@@ -159,6 +159,18 @@ def test_the_last_failure_names_all() -> None:
     assert "6 attempts" in error.message
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_what_passes_is_told_before_what_does_not(status: int) -> None:
+    """Clients come back later for a model that is busy, though its fallback has no key: they would give up for that."""
+    error, asked = walk(failure(429, {"retry-after": "60"}), failure(status), failure(status))
+    assert (error.status, error.headers, asked) == (429, {"retry-after": "60"}, "abc")
+    assert "3 attempts" in error.message
+    error, _ = walk(failure(429), failure(status), failure(529))
+    assert error.status == 529
+    error, _ = walk(failure(429), failure(status), failure(400))
+    assert error.status == 400, "the request itself was refused"
+
+
 # --- rest ---------------------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,7 @@ ASKED = [
         for value in ("", "soon", "-1", "nan", "inf", "-inf", "1e400", "1e9", "9" * 400, "1;2", "Wed, 99 Foo 2024")
     ),
     ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+    ({"retry-after": "Thu,26, Nov 2026 , :00800 G+T"}, None),
 ]
 
 

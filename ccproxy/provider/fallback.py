@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from ..config.schema import Model
-from ..errors import ApiError, ProviderError, forget_calls
+from ..errors import ProviderError, forget_calls
 from .cancel import Cancel
 from .cooldown import Cooldown
 from .retry import RetryPolicy, wait_before
@@ -38,9 +38,10 @@ class Walk:
         that rest are passed over, but for the last one.
 
         Raises:
-            ApiError: the last failure, with all attempts named; or why the request was cancelled.
+            ApiError: the last failure, or the last one that passes, with all attempts named; or why the request was
+                cancelled.
         """
-        last: Optional[ApiError] = None
+        told: Optional[ProviderError] = None
         for position, model in enumerate(models):
             is_last = position == len(models) - 1
             if not is_last and self.cooldown.is_resting(cooldown_key(model), time.monotonic()):
@@ -52,11 +53,12 @@ class Walk:
             except ProviderError as error:
                 self.cancel.check()
                 self.unanswered.append(model.model_id)
-                last = error
                 forget_calls(error)
+                if told is None or error.is_transient or error.is_refusal or not told.is_transient:
+                    told = error  # a fallback without a key does not make clients give up what passes
                 if error.is_refusal and not error.is_overflow:
                     break
-        raise self._told(last or ProviderError("the route is empty", is_transient=False))
+        raise self._told(told or ProviderError("the route is empty", is_transient=False))
 
     def _ask_again(self, model: Model, ask: Callable[[Model], T]) -> T:
         attempt = 0
@@ -82,10 +84,9 @@ class Walk:
                 self.cooldown.report(cooldown_key(model), True, time.monotonic())
                 return answer
 
-    def _told(self, error: ApiError) -> ApiError:
+    def _told(self, error: ProviderError) -> ProviderError:
         """Name all attempts in the error; overflows keep their words, which clients match."""
-        is_exact = isinstance(error, ProviderError) and (error.is_overflow or error.verbatim is not None)
-        if len(self.failures) > 1 and not is_exact:
+        if len(self.failures) > 1 and not (error.is_overflow or error.verbatim is not None):
             error.message = f"no model answered ({self.attempts} attempts): " + "; ".join(self.failures)
         return error
 

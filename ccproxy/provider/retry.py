@@ -51,5 +51,5 @@ def retry_after(headers: Mapping[str, str], now: float) -> Optional[float]:
         return seconds if 0 <= seconds < 1e7 else None
     try:
         return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - now)
-    except (KeyError, ValueError, TypeError, OverflowError):
+    except (KeyError, ValueError, TypeError, OverflowError, IndexError):  # the last one up to Python 3.9
         return None
