@@ -258,6 +258,37 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
         assert any(f"worker {first} ended by SIGKILL" in line for line in process.lines)
 
 
+NO_MEMORY = """
+import logging, os, time
+from ccproxy.config.load import load_config
+from ccproxy.config.reload import ConfigStore
+from ccproxy.processes.workers import Workers
+logging.basicConfig()
+fork, calls = os.fork, []
+def seldom():
+    calls.append(1)
+    if len(calls) == 2:
+        raise BlockingIOError(11, "no memory")
+    return fork()
+os.fork = seldom
+store = ConfigStore(lambda seen: load_config({"WORKERS": "1"}, folders=[]))
+workers = Workers(store, lambda channel: len(calls) > 1 and channel.recv(1), lambda channel: 0)
+workers.start()
+while len(calls) < 3:
+    workers.look()
+    time.sleep(0.01)
+workers.kill()
+"""
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    """The others go on meanwhile: what is short may be there again in a moment."""
+    command = [sys.executable, "-c", NO_MEMORY]
+    with running(command, tmp_path, {}) as process:
+        assert process.wait() == 0
+        assert sum("no worker can be started, trying again: no memory" in line for line in process.lines) == 1
+
+
 def test_one_log_and_one_ledger(tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str]) -> None:
     """All workers write whole lines to the one log, and rows to the one ledger."""
     count = 60

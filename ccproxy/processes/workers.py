@@ -42,6 +42,8 @@ YOUNG = 2.0
 CRASHES = 3
 """So many crashes for each worker within ``CRASH_PERIOD`` seconds end it all."""
 CRASH_PERIOD = 30.0
+START_PAUSE = 1.0
+"""Seconds until one that could not be started is tried again."""
 _KILL_AFTER = 15.0
 _POLL = 0.02
 
@@ -113,6 +115,7 @@ class Workers:
         self._is_retired = False
         self._workers: Dict[int, Worker] = {}
         self._crashes: Deque[float] = deque()
+        self._start_at = 0.0
 
     def start(self) -> None:
         """Start them all."""
@@ -149,7 +152,16 @@ class Workers:
                 self._forget(worker)
                 if not self._is_retired:
                     self._note_end(worker, how)
-                    self._start_one()
+        if not self._is_retired and time.monotonic() >= self._start_at:
+            self._fill()
+
+    def _fill(self) -> None:
+        try:
+            while len(self._workers) < self._count:
+                self._start_one()
+        except OSError as error:  # no memory, say, which may have ended the last one
+            log.warning("no worker can be started, trying again: %s", error.strerror)
+            self._start_at = time.monotonic() + START_PAUSE
 
     @property
     def is_alive(self) -> bool:
@@ -213,9 +225,13 @@ class Workers:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             pid = self._fork(theirs) if threading.active_count() == 1 else self._spawn(theirs)
+        except OSError:
+            self._channels.discard(ours)
+            ours.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        theirs.close()
+            theirs.close()
         ours.setblocking(False)
         self._workers[pid] = Worker(pid, ours)
         log.info("worker %d started", pid)
