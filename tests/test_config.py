@@ -190,6 +190,7 @@ def test_a_value_is_read(name: str, raw: str, value: Any) -> None:
         ("ROUTER_THINK_EFFORT=huge", "xhigh"),
         ("ROUTER_DEFAULT=nobody", "unknown model 'nobody'"),
         ("ROUTER_IMAGE=openai/", "unknown model"),
+        ("OLLAMA_API_BASE=localhost:11434", "begins with http://"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, line: str, allowed: str) -> None:
@@ -263,7 +264,7 @@ def test_a_built_in_provider_needs_no_entry(name: str) -> None:
 @pytest.mark.parametrize("name", ["ollama", "lmstudio", "vllm", "llamacpp"])
 def test_local_providers_take_their_address_from_the_environment(name: str) -> None:
     """And need no key. The others do not: other programs' ``OPENAI_API_BASE`` is not meant for the key here."""
-    config = make_config({f"{name.upper()}_API_BASE": "http://box:1/v1", "OPENAI_API_BASE": "http://box:1/v1"})
+    config = make_config({f"{name.upper()}_API_BASE": "http://box:1/v1/", "OPENAI_API_BASE": "http://box:1/v1"})
     openai = config.find("openai/m")
     assert openai is not None
     assert openai.api_base == PROVIDERS["openai"].api_base

@@ -191,7 +191,8 @@ class LedgerFile:
         try:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
-            self._path.chmod(0o600)
+            with suppress(PermissionError):  # somebody else's file that we may write
+                self._path.chmod(0o600)
 
     def _prepare(self, cursor: sqlite3.Cursor) -> None:
         if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":

@@ -14,6 +14,7 @@ from ..accounting.budget import SETTING_OF, limits
 from ..accounting.pricing import prices_of
 from ..errors import ConfigError
 from ..frozen import frozen
+from .credentials import shown
 from .envfile import parse_env
 from .modelsfile import parse_models
 from .providers import PROVIDERS
@@ -73,6 +74,7 @@ def load_config(
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
+    _check_addresses(raw)
     _check_keys({name: raw[name] for name in sorted(config.key_names & raw.keys())})
     return Loaded(replace(config, warnings=tuple(_warnings(config))), env_path, models_path)
 
@@ -150,6 +152,14 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _check_addresses(raw: Mapping[str, Tuple[Any, str]]) -> None:
+    for name in (f"{row.name.upper()}_API_BASE" for row in PROVIDERS.values() if row.is_local):
+        address, place = raw.get(name, ("", ""))
+        if address and not re.match(r"https?://[^\s/]", str(address).strip()):
+            seen = shown(name, address)
+            raise ConfigError(f"{place}: {name}: expected an address that begins with http:// or https://, not {seen}")
 
 
 def _check_keys(keys: Mapping[str, Tuple[Any, str]]) -> None:

@@ -297,8 +297,8 @@ class Config:
 
     def address_of(self, provider: Provider) -> str:
         """Return the address of a built-in provider."""
-        own = self.variables.get(f"{provider.name.upper()}_API_BASE") if provider.is_local else ""
-        return own or provider.api_base
+        own = self.variables.get(f"{provider.name.upper()}_API_BASE", "") if provider.is_local else ""
+        return own.strip().rstrip("/") or provider.api_base
 
     def keys_of(self, model: Model) -> Tuple[str, ...]:
         """Return the model's API keys; several are separated by commas."""
