@@ -45,6 +45,14 @@ def test_json_that_is_called_something_else(stream: bool) -> None:
         assert text_of(answer_of(server.url, stream)) == "Hello"
 
 
+@both
+def test_characters_that_are_none(stream: bool) -> None:
+    """A byte that is no UTF-8, as servers send that cut a character in two, spoils its character alone."""
+    kind, body = (SSE, STREAM) if stream else (JSON, WHOLE)
+    with FixedProvider(200, {"content-type": kind}, body.replace(b"He", b"\xe9")) as server:
+        assert text_of(answer_of(server.url, stream)) == "\ufffdllo"
+
+
 # --- answers that are none ----------------------------------------------------------------------------------------
 
 

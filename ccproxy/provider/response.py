@@ -149,7 +149,7 @@ class ProviderResponse:
     def _whole(self, first: bytes, reads: Iterator[bytes]) -> List[Chunk]:
         body = whole(itertools.chain((first,), reads))
         try:
-            value = json.loads(body)
+            value = json.loads(body.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
             raise unreadable(bytes(body[:MAX_ERROR_BYTES]), self._target) from None
         self.is_done = True
