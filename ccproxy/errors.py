@@ -38,6 +38,9 @@ TYPE_BY_STATUS = {
     529: "overloaded_error",
 }
 
+# Claude Code would repeat a 401 for three minutes; nothing changes meanwhile.
+NO_RETRY = {"x-should-retry": "false"}
+
 
 def error_type(status: int) -> str:
     """Return the Anthropic error type that goes with an HTTP status."""
@@ -69,6 +72,7 @@ class ApiError(CcproxyError):
     """
 
     status = 500
+    own_headers: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class ApiError(CcproxyError):
         self.message = message
         self.status = status or self.status
         self.details = details
-        self.headers: Dict[str, str] = dict(headers or {})
+        self.headers: Dict[str, str] = {**self.own_headers, **(headers or {})}
 
     @property
     def type(self) -> str:
@@ -114,29 +118,19 @@ class InvalidRequest(ApiError):
 class AuthenticationFailed(ApiError):
     """The proxy's own token is missing or wrong."""
 
-    status = 401
-
-    def __init__(self, message: str) -> None:
-        # Claude Code would repeat a 401 for three minutes; nothing changes meanwhile.
-        super().__init__(message, headers={"x-should-retry": "false"})
+    status, own_headers = 401, NO_RETRY
 
 
 class BudgetSpent(ApiError):
     """The owner's budget allows no further request."""
 
-    status = 402
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"x-should-retry": "false"})
+    status, own_headers = 402, NO_RETRY
 
 
 class PermissionDenied(ApiError):
     """The request comes from where none may come."""
 
-    status = 403
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"x-should-retry": "false"})
+    status, own_headers = 403, NO_RETRY
 
 
 class NotFound(ApiError):
@@ -172,10 +166,7 @@ class Stopping(ApiError):
 class Overloaded(ApiError):
     """The proxy has as much to do as it may have; another attempt may find it free."""
 
-    status = 529
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"retry-after": "2"})
+    status, own_headers = 529, {"retry-after": "2"}
 
 
 class ProviderError(ApiError):

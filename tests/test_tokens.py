@@ -19,7 +19,8 @@ from ccproxy.counting import tokens
 from ccproxy.counting.counter import ENCODINGS, SPLIT, Counter, Size, characters_estimate
 from ccproxy.counting.estimates import Estimates, Estimator
 from ccproxy.counting.token_families import Family, family_of
-from ccproxy.counting.tokens import ceiling, estimate, is_text
+from ccproxy.counting.tokens import ceiling, is_text
+from ccproxy.counting.tokens import count as count_tokens
 from ccproxy.recall import Recall
 from test_image_size import PAGE, b64, png
 
@@ -250,7 +251,7 @@ def request(content: Any, **fields: Any) -> MessagesRequest:
 
 def count(content: Any, family: Family = PLAIN, **fields: Any) -> int:
     """The estimate of one user message."""
-    return estimate(request(content, **fields), one_each, family)
+    return count_tokens(request(content, **fields), one_each, family).tokens
 
 
 NOTHING = count("")
@@ -381,7 +382,7 @@ def test_a_ceiling_is_never_reached(model: str) -> None:
     body = json.dumps(asked.raw, separators=(",", ":"))
     counter = Counter()
     counter.load()
-    assert estimate(asked, counter.size, family_of(model)) <= ceiling(len(body)) < len(body) + 3000
+    assert count_tokens(asked, counter.size, family_of(model)).tokens <= ceiling(len(body)) < len(body) + 3000
     assert is_text(asked)
 
 

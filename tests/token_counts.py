@@ -19,7 +19,7 @@ import recorded_usages
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.counting.counter import Counter
 from ccproxy.counting.token_families import family_of
-from ccproxy.counting.tokens import estimate
+from ccproxy.counting.tokens import count
 from recordings import folder
 
 NEWER = re.compile(r"opus-4-[789]|(opus|sonnet|haiku|fable)-5")
@@ -75,7 +75,7 @@ def load(path: Optional[Path] = None) -> List[Pair]:
 
 def _pair(row: Dict[str, Any], counter: Counter) -> Pair:
     request = MessagesRequest.from_dict(row["request"], needs_max_tokens=False)
-    return Pair(row["model"], row["input_tokens"], estimate(request, counter.size, family_of(row["model"])))
+    return Pair(row["model"], row["input_tokens"], count(request, counter.size, family_of(row["model"])).tokens)
 
 
 def by(key: Callable[[Pair], str], pairs: Iterable[Pair]) -> Dict[str, List[Pair]]:

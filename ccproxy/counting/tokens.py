@@ -98,11 +98,6 @@ def spared(
         yield tally.message(message).spared
 
 
-def estimate(request: MessagesRequest, size: Callable[[str], Size], family: Family) -> int:
-    """Return the input tokens of a request for one family of models; ``size`` measures a text."""
-    return count(request, size, family).tokens
-
-
 def count(request: MessagesRequest, size: Callable[[str], Size], family: Family, state: Hashable = None) -> Counted:
     """Count the input tokens of a request for one family of models.
 

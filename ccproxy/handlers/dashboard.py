@@ -17,11 +17,10 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from .. import __version__
 from ..accounting.usage import LedgerUnreadable
-from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
 from ..errors import InvalidRequest
 from ..provider.fallback import cooldown_key
-from ..routing import configured_models, decide
+from ..routing import configured_models, plain_route
 from ..web import EVENT_STREAM, Request, Response
 from . import health
 from .context import Context
@@ -35,7 +34,6 @@ MAX_ROWS = 200
 """Requests that are told at once."""
 LOOK_EVERY = 0.5
 COME_BACK = b"retry: 2000\n\n"
-_ORDINARY = {"model": "claude-sonnet-4-5", "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
 
 
 # --- the page -----------------------------------------------------------------------------------------------------
@@ -166,7 +164,7 @@ def _encode(name: str, value: Any) -> bytes:
 def state(context: Context, offset: float) -> Json:
     """Return what the owner configured, and which models rest; ``offset`` makes a time of day of a monotonic one."""
     config = context.config
-    ordinary = decide(MessagesRequest.from_dict(_ORDINARY), config, lambda model: 1)
+    ordinary = plain_route("claude-sonnet-4-5", config)
     return {
         "version": __version__,
         "has_ledger": context.ledger is not None,

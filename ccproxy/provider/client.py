@@ -18,7 +18,7 @@ from ..chunk_reader import ChunkReader
 from ..config.credentials import secret_headers
 from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
-from ..errors import ProviderError
+from ..errors import NO_RETRY, ProviderError
 from ..frozen import frozen
 from ..responses import ResponsesReader
 from ..translate.failure import Target, mask, translate_failure
@@ -108,7 +108,7 @@ class ProviderClient:
                 f"no key for {model.model_id}: {model.api_key_name} is not set",
                 status=401,
                 is_transient=False,
-                headers={"x-should-retry": "false"},
+                headers=NO_RETRY,
             )
         for left in range(len(keys) - 1, -1, -1):
             key = self._keys.choose(model.api_key_name, keys, time.monotonic())

@@ -10,8 +10,8 @@ from typing import Optional, Tuple, Type
 import requests
 import urllib3
 
-from ..errors import ProviderError
-from ..translate.failure import NO_RETRY, Target, mask
+from ..errors import NO_RETRY, ProviderError
+from ..translate.failure import Target, mask
 
 # Fault of the transport: status, words, and whether the same model is worth another attempt. A provider that was
 # silent for PROVIDER_READ_TIMEOUT may be working, and billing, still.

@@ -10,12 +10,11 @@ import math
 import re
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ..errors import ProviderError
+from ..errors import NO_RETRY, ProviderError
 from ..frozen import frozen
 
 MAX_MESSAGE = 2000
 MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
-NO_RETRY = {"x-should-retry": "false"}
 _ANY_CASE = re.IGNORECASE | re.DOTALL
 
 
