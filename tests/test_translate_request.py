@@ -9,6 +9,7 @@ import pytest
 
 from ccproxy.anthropic import MessagesRequest
 from ccproxy.provider.dialects import DIALECTS
+from ccproxy.translate.envelope import seal_id
 from ccproxy.translate.request import used_tool_ids
 from sent import OUTPUT_LIMIT, body, result, roles, translated, turn, use, user
 
@@ -165,6 +166,7 @@ def test_cache_control_goes_where_it_means_something() -> None:
 
 def test_the_ids_of_a_conversation() -> None:
     """New ids must differ from all of them."""
-    messages = [*user("Hi"), turn("assistant", use("a"), use("b")), turn("user", result("a"), result("gone"))]
+    calls = [use("a"), use(seal_id("b", "what it carries"))]
+    messages = [*user("Hi"), turn("assistant", *calls), turn("user", result("a"), result("gone"))]
     request = MessagesRequest.from_dict({"model": "m", "max_tokens": 1, "messages": messages})
     assert used_tool_ids(request) == {"a", "b", "gone"}

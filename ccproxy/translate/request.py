@@ -13,6 +13,7 @@ from ..remembered import once_each
 from ..responses import ResponsesRequest
 from .content import Notes, Target
 from .effort import effort_fields
+from .envelope import unseal_id
 from .ids import ToolNames
 from .messages import translate_messages, with_breakpoint
 from .options import format_fields, format_instruction, identity_fields, length_fields, sampling_fields
@@ -108,13 +109,13 @@ def _chat(
 
 
 def used_tool_ids(request: MessagesRequest) -> FrozenSet[str]:
-    """Return the tool ids of the conversation so far; new ones must differ, clients key results by id."""
+    """Return the conversation's tool ids without what they carry: new ones must differ, clients key results by id."""
     return frozenset().union(*once_each(request.messages, _tool_ids))
 
 
 def _tool_ids(message: Message) -> List[str]:
     return [
-        block.id if isinstance(block, ToolUseBlock) else block.tool_use_id
+        unseal_id(block.id if isinstance(block, ToolUseBlock) else block.tool_use_id)[0]
         for block in message.content
         if isinstance(block, (ToolUseBlock, ToolResultBlock))
     ]
