@@ -292,7 +292,7 @@ def _reasoning(delta: Json) -> str:
 def _part_pieces(part: Json) -> List[Piece]:
     """Read a content part; Mistral's ``{"type": "thinking", "thinking": [{"type": "text", ...}]}`` is reasoning."""
     kind = {"thinking": "thinking", "refusal": "refusal"}.get(str(part.get("type")), "text")
-    value = part.get(kind) if kind != "text" else part.get("text")
+    value = part.get(kind)
     if isinstance(value, list):
         value = "".join(str(item.get("text") or "") for item in value if isinstance(item, dict))
     return [Piece(kind, value)] if isinstance(value, str) and value else []

@@ -51,7 +51,7 @@ class Dialect:
     continue_fields: Tuple[Tuple[str, bool], ...] = ()  # request fields that continue the last assistant message
     prefill_flag: Optional[str] = None  # the field of the last assistant message that asks to continue it
     takes_own_reasoning: bool = True  # what it sent comes back as it was
-    reasoning_field: Optional[str] = None  # the field in which any reasoning text goes back, also a foreign model's
+    reasoning_field: str = ""  # the field in which any reasoning text goes back, also a foreign model's
     needs_reasoning: bool = False  # tool turns without it are refused
     needs_signature: bool = False  # tool calls without a thought signature are refused
     encrypts_reasoning: str = r""  # models that can be asked for reasoning items that they can read again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Set, Union
 
@@ -235,5 +234,5 @@ _OTHERS: Dict[str, Callable[[Json], str]] = {
     "tool_search_tool_result": _tool_search_result,
     "tool_reference": lambda raw: f"Tool available: {raw.get('tool_name')}",
     "compaction": lambda raw: f"<summary>{raw.get('content') or ''}</summary>",
-    "browser_state": lambda raw: json.dumps(raw, ensure_ascii=False),
+    "browser_state": dump,
 }

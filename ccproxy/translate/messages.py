@@ -249,7 +249,7 @@ def _system(blocks: Sequence[Block], target: Target, notes: Notes) -> List[ChatM
     parts = _system_parts(blocks, target, notes)
     if not parts:
         return []
-    if _has_breakpoint(parts):
+    if any("cache_control" in part for part in parts):
         return [ChatMessage("system", parts)]
     text = join_text(parts, "\n\n")
     return [_known_system(text) if len(text) <= MOST_KNOWN_SYSTEM else ChatMessage("system", text)]
@@ -276,10 +276,6 @@ def _system_parts(blocks: Sequence[Block], target: Target, notes: Notes) -> List
         for block in spoken
     ]
     return parts_of(texts, target, notes)
-
-
-def _has_breakpoint(parts: Sequence[Json]) -> bool:
-    return any("cache_control" in part for part in parts)
 
 
 def _without_attribution(text: str) -> str:

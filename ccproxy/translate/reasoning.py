@@ -121,7 +121,7 @@ def give_back(blocks: Sequence[Block], model: Model, has_calls: bool) -> Returne
             merge_fields(fields, _claude_details(block, model))
         texts.append(block.thinking or (envelope.text if envelope else ""))
     text = "".join(texts)
-    name = own_field if own_field and dialect.reasoning_field != "" else dialect.reasoning_field or ""
+    name = own_field or dialect.reasoning_field
     if not text and has_calls and dialect.needs_reasoning:
         text = FILLER
     if not text or not name:

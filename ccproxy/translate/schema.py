@@ -128,9 +128,8 @@ def _reduced(schema: Any, dropped: FrozenSet[str], depth: int = 0) -> Json:
     told = [f"{key} {schema[key]}" for key in _TOLD if key in schema and _is_told(key, schema[key])]
     out = {key: value for key, value in schema.items() if key not in dropped}
     _rewrite_keywords(out)
-    for key in ("anyOf",):
-        if isinstance(out.get(key), list):
-            out[key] = [_reduced(item, dropped, depth + 1) for item in out[key]]
+    if isinstance(out.get("anyOf"), list):
+        out["anyOf"] = [_reduced(item, dropped, depth + 1) for item in out["anyOf"]]
     if isinstance(out.get("properties"), dict):
         out["properties"] = {name: _reduced(item, dropped, depth + 1) for name, item in out["properties"].items()}
         if isinstance(out.get("required"), list):

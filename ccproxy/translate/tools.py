@@ -92,19 +92,16 @@ def translate_tools(request: MessagesRequest, dialect: Dialect, notes: Notes) ->
         InvalidRequest: a tool that nobody could run, or more tools than the provider takes.
     """
     current = current_tools(request)
-    tools = [function for tool in current for function in _function(tool, dialect, notes)]
-    searches = [tool for tool in current if is_search(tool) and dialect.web_search]
-    if current and not (tools or searches):
+    functions = [_function(tool, dialect, notes) for tool in current]
+    given = [tool for tool, found in zip(current, functions) if found or (is_search(tool) and dialect.web_search)]
+    if current and not given:
         names = ", ".join(tool.type for tool in current)
         help_out = f"; ROUTER_WEB_SEARCH may name a model of {SERVERS}" if any(map(is_search, current)) else ""
         raise InvalidRequest(f"tools: {names}: this provider has no such server tool{help_out}")
     choice = request.tool_choice
-    if (
-        choice
-        and choice.type == "tool"
-        and choice.name not in {tool.name for tool in current if tool in searches or _function(tool, dialect, Notes())}
-    ):
+    if choice and choice.type == "tool" and choice.name not in {tool.name for tool in given}:
         raise InvalidRequest(f"tool_choice.name: {choice.name!r} is not a tool this provider can be given")
+    tools = [function for found in functions for function in found]
     if dialect.max_tools is not None and len(tools) > dialect.max_tools:
         raise InvalidRequest(f"tools: {len(tools)} tools, the provider takes at most {dialect.max_tools}")
     return tools
