@@ -4,8 +4,8 @@
 
 One worker is killed again and again; the other lives from the first second to the last, and by it growth is seen.
 Prints a report, and fails on a wrong answer, on a stream that was cut though its worker was not killed, on an answer
-that is not in the statistics, and when the memory, descriptors or threads of the worker that lives, or of its parent,
-grow.
+that is not in the ledger once, killed worker or not, and when the memory, descriptors or threads of the worker that
+lives, or of its parent, grow.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+from ccproxy.accounting.ledger import FILE_NAME
 from ccproxy.stub import Cut, Delay, Failure, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
 from crowd import Levels
 from grammar import check_grammar, error_of, fold, parse_sse
 from killing import Kill, clients_of
+from ledger_rows import written
 from processes import Process, configuration, eventually, running, serve_command
 from raw_http import RawAnswer, RawConnection, request
 from support import ask, user
@@ -39,6 +41,8 @@ with their counts (3 MB), and between large prompts that come and go there are h
 UNITS = {"memory": "MiB", "descriptors": "descriptors", "threads": "threads"}
 LARGE_AT_FIRST = 60
 """Prompts of 300 kB before anything is measured. Half of them fill a worker's memory of prompts, on any machine."""
+RECORDED_WITHIN = 15.0
+"""Seconds after the last answer."""
 BUSY = {"retry-after": "0"}
 MANY_WORDS = "many words " * 27_000
 
@@ -63,7 +67,7 @@ class Provider:
         return [Reasoning("hm"), Text(f"answer {number} "), Delay(0.05), Text("." * 500), ToolCall("do", {"n": number})]
 
 
-# --- one client's requests: each returns how many answers were right, or raises --------------------------------------
+# --- one client's requests: each gives the ids of those that are answered, or raises ----------------------------------
 
 
 def right(is_right: bool, what: object) -> None:
@@ -72,8 +76,8 @@ def right(is_right: bool, what: object) -> None:
         raise AssertionError(f"{what!r:.400}")
 
 
-def check_whole(answer: RawAnswer, name: str) -> None:
-    """The whole answer to a prompt, streamed or not."""
+def check_whole(answer: RawAnswer, name: str) -> str:
+    """The whole answer to a prompt, streamed or not; return the request's id."""
     if answer.status == 0 or not answer.is_complete:
         raise ConnectionError("no whole answer")
     right(answer.status == 200, answer.body)
@@ -84,6 +88,7 @@ def check_whole(answer: RawAnswer, name: str) -> None:
     right([block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"], message)
     right(message["content"][1]["text"] == f"answer {name} " + "." * 500, message)
     right(message["content"][2]["input"] == {"n": name}, message)
+    return answer.headers["request-id"]
 
 
 def messages(kind: str, name: str, **fields: Any) -> bytes:
@@ -91,65 +96,60 @@ def messages(kind: str, name: str, **fields: Any) -> bytes:
     return request("POST", "/v1/messages", user(f"{kind} {name}", **fields))
 
 
-def stream(client: RawConnection, name: str) -> int:
+def stream(client: RawConnection, name: str) -> Iterator[str]:
     """A stream, and one more on the same connection."""
     for _ in range(2):
         client.send(messages("stream", name, stream=True))
-        check_whole(client.answer(), name)
-    return 2
+        yield check_whole(client.answer(), name)
 
 
-def whole(client: RawConnection, name: str) -> int:
+def whole(client: RawConnection, name: str) -> Iterator[str]:
     """Two requests sent in one go."""
     client.send(messages("whole", name) * 2)
     for _ in range(2):
-        check_whole(client.answer(), name)
-    return 2
+        yield check_whole(client.answer(), name)
 
 
-def large(client: RawConnection, name: str) -> int:
+def large(client: RawConnection, name: str) -> Iterator[str]:
     """A prompt of 300 kB."""
     content = [{"type": "text", "text": text} for text in (f"large {name}", MANY_WORDS)]
     body = {**user(stream=True), "messages": [{"role": "user", "content": content}]}
     client.send(request("POST", "/v1/messages", body))
-    check_whole(client.answer(), name)
-    return 1
+    yield check_whole(client.answer(), name)
 
 
-def again(client: RawConnection, name: str) -> int:
+def again(client: RawConnection, name: str) -> Iterator[str]:
     """A provider that is busy at first."""
     client.send(messages("again", name, stream=True))
-    check_whole(client.answer(), name)
-    return 1
+    yield check_whole(client.answer(), name)
 
 
-def slow(client: RawConnection, name: str) -> int:
+def slow(client: RawConnection, name: str) -> Iterator[str]:
     """A client that takes its time over reading."""
     client.send(messages("slow", name, stream=True))
     time.sleep(0.5)
-    check_whole(client.answer(), name)
-    return 1
+    yield check_whole(client.answer(), name)
 
 
-def leaves(client: RawConnection, name: str) -> int:
+def leaves(client: RawConnection, name: str) -> Iterator[str]:
     """A client that leaves in the middle."""
     client.send(messages("leaves", name, stream=True))
     if client.head().status == 0:
         raise ConnectionError("no answer")
-    return 0
+    yield from ()
 
 
-def refused(client: RawConnection, name: str) -> int:
+def refused(client: RawConnection, name: str) -> Iterator[str]:
     """What the provider refuses; its words come through."""
     client.send(messages("refused", name, stream=True))
     answer = client.answer()
     if answer.status == 0:
         raise ConnectionError("no answer")
     right(answer.status == 400 and f"refused {name}" in answer.json["error"]["message"], answer.body)
-    return 0
+    yield answer.headers["request-id"]
 
 
-def dies(client: RawConnection, name: str) -> int:
+def dies(client: RawConnection, name: str) -> Iterator[str]:
     """A provider that breaks off: what came, an error event, and no proper end."""
     client.send(messages("dies", name, stream=True))
     answer = client.answer()
@@ -159,10 +159,10 @@ def dies(client: RawConnection, name: str) -> int:
     check_grammar(events)
     texts = [data["delta"].get("text", "") for event, data in events if event == "content_block_delta"]
     right(not answer.is_complete and "".join(texts) == f"half {name}", answer.body)
-    return 0
+    yield from ()
 
 
-def looks(client: RawConnection, name: str) -> int:
+def looks(client: RawConnection, name: str) -> Iterator[str]:
     """A monitor."""
     for path in ("/health", "/metrics", "/v1/stats", "/v1/models", "/nowhere"):
         client.send(request("GET", path))
@@ -170,10 +170,10 @@ def looks(client: RawConnection, name: str) -> int:
         if answer.status == 0:
             raise ConnectionError("no answer")
         right(answer.status == (404 if path == "/nowhere" else 200), (path, answer.body))
-    return 0
+    yield from ()
 
 
-KINDS: Dict[str, Callable[[RawConnection, str], int]] = {
+KINDS: Dict[str, Callable[[RawConnection, str], Iterator[str]]] = {
     kind.__name__: kind for kind in (stream, whole, large, again, slow, leaves, refused, dies, looks)
 }
 
@@ -190,10 +190,10 @@ class Findings:
     examples: Dict[str, str] = field(default_factory=dict)
     kills: List[Kill] = field(default_factory=list)
     reloads: int = 0
-    answers: int = 0
-    """How many whole answers clients have."""
-    recorded: int = 0
-    """How many the statistics have."""
+    answered: List[str] = field(default_factory=list)
+    """The requests of which clients have the whole answer, or the refusal, whatever became of its worker then."""
+    recorded: Counter[str] = field(default_factory=Counter)
+    """How many rows of the ledger each request has."""
     levels: Dict[str, List[Levels]] = field(default_factory=lambda: {"parent": [], "worker": []})
     """What the parent, and the worker that lives, took up over time."""
     is_alive: bool = True
@@ -203,10 +203,15 @@ class Findings:
         """What was not well."""
         problems = [name for name in self.found if name.startswith(("wrong", "cut"))]
         problems += [] if self.is_alive else ["the server, or the worker that nobody killed, ended"]
-        problems += ["answers are missing in the statistics"] if self.recorded < self.answers else []
+        problems += [f"{len(self.missing())} answers are missing in the ledger"] if self.missing() else []
+        problems += ["requests are in the ledger twice"] if any(rows > 1 for rows in self.recorded.values()) else []
         for name, levels in self.levels.items():
             problems += [f"{what} of the {name} grow" for what in growing(levels)]
         return problems
+
+    def missing(self) -> List[str]:
+        """The answered requests that the ledger has not."""
+        return [request_id for request_id in self.answered if request_id not in self.recorded]
 
 
 def growing(levels: List[Levels]) -> List[str]:
@@ -246,7 +251,7 @@ class Soak:
         got: Counter[int] = Counter()
         for number in range(LARGE_AT_FIRST):
             with RawConnection(self.url) as client:
-                self.findings.answers += large(client, f"first-{number}")
+                self.findings.answered += large(client, f"first-{number}")
                 ours = client.socket.getsockname()[1]
                 got.update(pid for pid in children(self.process.popen.pid) if ours in clients_of(pid, self._port))
         return got.most_common(1)[0][0]
@@ -256,12 +261,13 @@ class Soak:
         chance, number = random.Random(seed), 0
         while not self.ended.is_set():
             number += 1
-            kind, started, answers = chance.choice(list(KINDS)), time.monotonic(), 0
+            kind, started = chance.choice(list(KINDS)), time.monotonic()
             port, connected = 0, math.inf
             try:
                 with RawConnection(self.url) as connection:
                     port, connected = connection.socket.getsockname()[1], time.monotonic()
-                    answers = KINDS[kind](connection, f"{seed}-{number}")
+                    for request_id in KINDS[kind](connection, f"{seed}-{number}"):
+                        self.findings.answered.append(request_id)
                 verdict, words = f"right: {kind}", ""
             except OSError as error:
                 is_killed = any(kill.excuses(port, started, connected) for kill in self.findings.kills)
@@ -270,7 +276,6 @@ class Soak:
                 verdict, words = f"wrong: {kind}", f"{type(error).__name__}: {error}"
             with self._lock:
                 self.findings.found[verdict] += 1
-                self.findings.answers += answers
                 self.findings.examples.setdefault(verdict, words)
 
     def disturb(self) -> None:
@@ -316,9 +321,15 @@ class Soak:
             kill.end()
 
     def count(self) -> None:
-        """Ask for the statistics, which know of what killed workers answered, too."""
-        totals = ask(self.url, "/v1/stats?period=all").json["totals"]
-        self.findings.recorded = totals["requests"] - totals["errors"] - totals["cancelled"]
+        """Read the ledger, when the rows are in it that were underway: a killed worker's come with those of another."""
+        (ledger,) = self._folder.rglob(FILE_NAME)
+        deadline = time.monotonic() + RECORDED_WITHIN
+        while True:
+            right(ask(self.url, "/v1/stats").status == 200, "no statistics")
+            self.findings.recorded = Counter(written(ledger))
+            if not self.findings.missing() or time.monotonic() > deadline:
+                return
+            time.sleep(SAMPLE_EVERY)
 
 
 def children(pid: int) -> List[int]:
@@ -358,7 +369,7 @@ def report(findings: Findings, seconds: float) -> Tuple[str, int]:
     kills = len(findings.kills)
     lines = [f"{seconds:g} s, {CLIENTS} clients, {WORKERS} workers, {kills} kills, {findings.reloads} reloads"]
     lines += [f"  {count:8} {name}" for name, count in sorted(findings.found.items())]
-    lines.append(f"  {findings.answers} whole answers, {findings.recorded} in the statistics")
+    lines.append(f"  {len(findings.answered)} answers, {len(findings.missing())} of them not in the ledger")
     for name, levels in findings.levels.items():
         quarters = [part for part in (quarter(levels, number) for number in range(4)) if part]
         for what, unit in UNITS.items():

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, List
@@ -35,7 +36,7 @@ def rising(**per_sample: float) -> List[Levels]:
 
 def findings(**fields: Any) -> Findings:
     """Those of a run in which all was well, but for some fields."""
-    good = Findings(answers=9, recorded=9, levels={"parent": FLAT, "worker": FLAT})
+    good = Findings(answered=["a", "b"], recorded=Counter("ab"), levels={"parent": FLAT, "worker": FLAT})
     good.found.update({"right: stream": 9, "killed: stream": 1})
     for name, value in fields.items():
         if name == "found":
@@ -58,7 +59,8 @@ def test_all_is_well() -> None:
     [
         ({"found": {"cut: slow": 1}}, "cut: slow"),
         ({"found": {"wrong: whole": 1}}, "wrong: whole"),
-        ({"recorded": 8}, "missing in the statistics"),
+        ({"recorded": Counter("a")}, "missing in the ledger"),
+        ({"recorded": Counter("aab")}, "in the ledger twice"),
         ({"is_alive": False}, "ended"),
         ({"levels": {"worker": rising(memory=0.9)}}, "memory of the worker"),
         ({"levels": {"parent": rising(memory=0.9)}}, "memory of the parent"),
