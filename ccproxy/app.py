@@ -122,7 +122,8 @@ class App:
         self._client.close_idle()
 
     def forget(self) -> None:
-        """Let go of what is known again when it is asked for: some would lie in each piece of memory that many took."""
+        """Let go of what is made again when it is asked for: some would lie in each piece of memory that many took."""
+        self._client.close_idle(keep=0)
         self.counter.forget()
         self._estimator.learned.forget()
 

@@ -72,7 +72,8 @@ class Counter:
             self._forget()
 
     def _forget(self) -> None:
-        self._sizes, self._kept = {}, 0
+        self._sizes.clear()
+        self._kept = 0
 
     @property
     def has_vocabulary(self) -> bool:

@@ -56,7 +56,7 @@ class Learned:
         known = self._corrections.get(key)
         if known is None and key in self._samples:
             with self._samples_lock:
-                samples = [sample for alike in self._samples[key].values() for sample in alike]
+                samples = [sample for alike in self._samples.get(key, {}).values() for sample in alike]
                 known = self._corrections[key] = fit(samples)
                 self._fitted[key] = time.monotonic()
         return known or NONE
@@ -80,7 +80,9 @@ class Learned:
         """Let go of what the ledger knows too: the next request reads it again."""
         if self._path is not None:
             with self._samples_lock:
-                self._samples, self._corrections, self._fitted, self._read_at = {}, {}, {}, None
+                for known in (self._samples, self._corrections, self._fitted):
+                    known.clear()
+                self._read_at = None
 
     def _add(self, key: _Key, sample: Sample) -> None:
         alike = self._samples.setdefault(key, {}).setdefault(sample.has_tools, deque(maxlen=KEPT))

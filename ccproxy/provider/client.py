@@ -87,9 +87,9 @@ class ProviderClient:
         self._kept.forget()
         self._adapter.close()
 
-    def close_idle(self) -> None:
+    def close_idle(self, keep: int = KEPT_IDLE) -> None:
         """Close those that a burst of requests left behind; a few of each provider are kept."""
-        self._adapter.close_idle(KEPT_IDLE, time.monotonic() - IDLE_TIME)
+        self._adapter.close_idle(keep, time.monotonic() - IDLE_TIME)
 
     def send(self, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
         """Send one call and return the open answer, its status known to be 200.

@@ -40,7 +40,7 @@ class Reads:
         """
         read1 = self._answer.reader()
         owner = getattr(read1, "__self__", None)
-        self._response = owner if isinstance(owner, (PromptResponse, PlainBody)) else None
+        self._response = owner if isinstance(owner, (PlainBody, PromptResponse)) else None
         is_plain = self._answer.headers.get("content-encoding", "").lower() in PLAIN_ENCODINGS
         size = READ_SIZE if is_plain else PACKED_READ_SIZE
         while True:
