@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 from urllib.parse import quote
@@ -158,7 +159,7 @@ def wsgi_app(app: App) -> Callable[[Environ, StartResponse], Iterable[bytes]]:
     def call(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         handover = Handover(environ) if environ["REQUEST_METHOD"] == "POST" else None
         try:
-            request = _request(environ, app.config.max_request_bytes, handover)
+            request = _request(environ, app, handover)
         except ApiError as error:
             return _plain(Response.error(error, new_id("req_")), environ, start_response)
         if handover is None:
@@ -184,7 +185,7 @@ def _headers(response: Response) -> Headers:
     return [*response.headers.items(), *length]
 
 
-def _request(environ: Environ, limit: int, line: Optional[Line]) -> Request:
+def _request(environ: Environ, app: App, line: Optional[Line]) -> Request:
     headers = {
         name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
     }
@@ -192,9 +193,11 @@ def _request(environ: Environ, limit: int, line: Optional[Line]) -> Request:
         headers["content-type"] = environ["CONTENT_TYPE"]
     path = quote(environ.get("PATH_INFO", ""), safe="/", encoding="latin-1") or "/"
     query = environ.get("QUERY_STRING", "")
-    body = _body(environ, limit)
     target = path + ("?" + query if query else "")
-    return Request.from_target(environ["REQUEST_METHOD"], target, headers, body, line)
+    request = Request.from_target(environ["REQUEST_METHOD"], target, headers, b"", line)
+    if line is not None:
+        app.admit(request)  # before its body is read, and kept
+    return replace(request, body=_body(environ, app.config.max_request_bytes))
 
 
 def _body(environ: Environ, limit: int) -> bytes:

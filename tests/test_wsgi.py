@@ -171,11 +171,15 @@ def test_an_encoded_body(proxy: Proxy) -> None:
 
 
 def test_the_token(proxy: Proxy) -> None:
-    """The headers come through the environ."""
+    """The headers come through the environ; without them no body is read."""
     with running_proxy({"CCPROXY_AUTH_TOKEN": "sesame"}) as guarded:
         assert Called(guarded, "GET", "/v1/models").answer().status == 401
         assert Called(guarded, "GET", "/v1/models", HTTP_X_API_KEY="sesame").answer().status == 200
         assert Called(guarded, "GET", "/v1/models", HTTP_AUTHORIZATION="bearer sesame").answer().status == 200
+        unread: Dict[str, Any] = {"wsgi.input": io.BytesIO(b"{}"), "CONTENT_LENGTH": "2"}
+        called = Called(guarded, "POST", "/v1/messages", check=lambda application: application, **unread)
+        answer = called.answer()
+        assert (answer.status, answer.headers["x-should-retry"], unread["wsgi.input"].tell()) == (401, "false", 0)
 
 
 def test_mounted_under_a_prefix(proxy: Proxy) -> None:
