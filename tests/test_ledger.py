@@ -372,7 +372,8 @@ def test_what_is_there_already_is_not_written_twice(opened: Open) -> None:
     add(first, "a", "b")
     leftover = first.path.with_name(f"{first.path.name}-999999-1.rows")
     lines = [journal._line(row(request_id=name, time=NOW, cost=Decimal("0.1"))) for name in ("b", "c")]
-    leftover.write_text(journal._NAMES + "\n".join([*lines, lines[0][:30]]), encoding="utf-8")  # the last line was cut
+    damaged = ["5", "null", '"x"', '{"cost": "much"}', '{"time": []}', lines[0].replace("0.1", "O.1"), lines[0][:30]]
+    leftover.write_text(journal._NAMES + "\n".join([*lines, *damaged]), encoding="utf-8")
     older = {**vars(row(request_id="d", time=NOW)), "cost": "0.1", "claude_cost": None}
     leftover.with_name(f"{first.path.name}-999999-2.rows").write_text(json.dumps(older) + "\n", encoding="utf-8")
     assert first.flush(PATIENCE)

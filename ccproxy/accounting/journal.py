@@ -113,7 +113,7 @@ def _rows(path: Path) -> Iterator[Row]:
         return
     names: List[str] = []
     for line in lines:
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             found = json.loads(line)
             if isinstance(found, list) and not names:
                 names = found
