@@ -221,6 +221,14 @@ def test_a_page(stream: bool) -> None:
     assert "an HTML page: Sign in" in answer.json["error"]["message"]
 
 
+def test_an_error_in_a_200() -> None:
+    """Crosses as it is, and is none of the answers that are counted."""
+    body = b'{"type":"error","error":{"type":"overloaded_error","message":"no"}}'
+    with direct(Answer(200, JSON, [body])) as pair:
+        assert pair.post(user()).body == body
+        assert pair.lines.get(timeout=10).getMessage().endswith("failed in a 200 with 502")
+
+
 @pytest.mark.parametrize("usage", [None, [], "many", 3, {"input_tokens": "3", "output_tokens_details": [1]}])
 def test_an_odd_usage(usage: Any) -> None:
     """Is not counted, and crosses all the same."""

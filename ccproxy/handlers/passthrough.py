@@ -162,6 +162,9 @@ class _UsageOfMessage:
         self._record.ended("relayed")
         try:
             body = json.loads(self._body)
+            if isinstance(body, dict) and body.get("type") == "error":
+                self._record.failed(ProviderError("an error"), " in a 200")
+                return
             self._record.usage = read_usage(body["usage"])
             self._record.ended(str(body["stop_reason"]))
         except (KeyError, TypeError, RecursionError):

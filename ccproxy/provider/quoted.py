@@ -165,7 +165,7 @@ class QuotedStream:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._text = _Text(secrets)
         self._may_begin = _json_beginnings(tuple(self._text.secrets))
-        self._begun_line = b""
+        self._begun_line: List[bytes] = []  # in the pieces it came in
         self._around = b"", b""  # a delta's line before and after its text
 
     def feed(self, data: bytes) -> bytes:
@@ -173,15 +173,18 @@ class QuotedStream:
         if not self._text.secrets:
             return data
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-        lines = self._begun_line + data[:end] if end else b""
-        self._begun_line = data[end:] if end else self._begun_line + data
+        if not end:
+            self._begun_line.append(data)
+            return b""
+        lines = b"".join([*self._begun_line, data[:end]])
+        self._begun_line = [data[end:]]
         if not self._text.begun and not self._may_begin(lines):
             return lines
         return b"".join(map(self._line, lines.splitlines(keepends=True)))
 
     def finish(self) -> bytes:
         """Return what was held back: the stream ends."""
-        line, self._begun_line = self._begun_line, b""
+        line, self._begun_line = b"".join(self._begun_line), []
         return self._end_text() + line
 
     def _line(self, line: bytes) -> bytes:
