@@ -7,7 +7,7 @@ from typing import Any, Dict
 import pytest
 
 from ccproxy.errors import InvalidRequest
-from sent import called, result, sent, text, tool, translated, turn, use, user
+from sent import body, called, result, sent, text, tool, translated, turn, use, user
 
 Json = Dict[str, Any]
 HI = {"role": "user", "content": "Hi"}
@@ -95,6 +95,14 @@ def test_a_document_by_address_is_named() -> None:
     content = sent(user(document("T", type="url", url="https://x/y.pdf")))[0]["content"]
     assert "T" in content
     assert "https://x/y.pdf" in content
+
+
+def test_openrouter_fetches_a_document_by_its_address() -> None:
+    """On chat completions; its Responses API is not known to."""
+    block = document("T", type="url", url="https://x/y.pdf")
+    expected = {"type": "file", "file": {"filename": "T", "file_data": "https://x/y.pdf"}}
+    assert sent(user(block), "openrouter")[0]["content"] == [expected]
+    assert "T" in body(user(block), "openrouter", model={"api": "responses"})["input"][0]["content"]
 
 
 def test_a_model_without_eyes_reads_a_note() -> None:

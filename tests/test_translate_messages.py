@@ -209,6 +209,15 @@ def test_images_of_results_follow_after_all_results() -> None:
     ]
 
 
+def test_files_of_results_are_called_files() -> None:
+    """Claude Code puts a PDF that it reads into the result."""
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}}
+    answer, follows = sent([*CALL, turn("user", result(content=[pdf]))], "openrouter")[-2:]
+    assert answer == tool("[file 1 of this result follows]")
+    assert follows["content"][0] == text("File from tool result toolu_1:")
+    assert follows["content"][1]["type"] == "file"
+
+
 def test_mistral_wants_a_turn_between_tool_and_user() -> None:
     """Its templates refuse a user message directly after a tool message."""
     messages = sent([*CALL, turn("user", result(), text("Go on."))], "mistral")

@@ -159,7 +159,7 @@ def test_the_results_of_calls() -> None:
     calls = [turn("user", "Hi"), turn("assistant", use())]
     results = [*calls, turn("user", result(content=[text("Seen"), IMAGE, PDF]))]
     shown = [
-        {"type": "input_text", "text": "Seen\n[image 1 of this result follows]\n[image 2 of this result follows]"},
+        {"type": "input_text", "text": "Seen\n[image 1 of this result follows]\n[file 2 of this result follows]"},
         INPUT_IMAGE,
         INPUT_FILE,
     ]

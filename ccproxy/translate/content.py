@@ -66,9 +66,9 @@ def parts_of(blocks: Iterable[Block], target: Target, notes: Notes) -> List[Json
     return [part for part in parts if part["type"] != "text" or part["text"].strip()]
 
 
-def is_media(part: Json) -> bool:
-    """Whether a part is more than text."""
-    return bool(part["type"] != "text")
+def media_word(part: Json) -> str:
+    """Return what to call a part that is more than text; nothing for text."""
+    return {"image_url": "image", "file": "file"}.get(part["type"], "")
 
 
 def join_text(parts: Iterable[Json], separator: str = "\n") -> str:
@@ -80,7 +80,7 @@ def simplify(parts: Sequence[Json], target: Target) -> Union[str, List[Json]]:
     """Return content in its plainest form: one text is a string, which every server takes."""
     if any("cache_control" in part for part in parts):
         return list(parts)
-    if all(not is_media(part) for part in parts) and (len(parts) <= 1 or target.dialect.needs_text_content):
+    if all(not media_word(part) for part in parts) and (len(parts) <= 1 or target.dialect.needs_text_content):
         return join_text(parts, "\n\n")
     return list(parts)
 
@@ -108,17 +108,22 @@ def _document(block: DocumentBlock, target: Target, notes: Notes) -> List[Json]:
         return [text_part(_document_text(block, str(source.get("data") or "")))]
     if kind == "content":
         return _nested_document(block, target, notes)
+    if kind == "url" and target.dialect.takes_pdf_urls:
+        return [_file(title, source["url"])]
     if kind == "url":
         return [text_part(f"[document {title!r}: {source['url']}]")]
     if target.dialect.takes_pdf:
-        data = f"data:{source.get('media_type')};base64,{source.get('data')}"
-        return [{"type": "file", "file": {"filename": title, "file_data": data}}]
+        return [_file(title, f"data:{source.get('media_type')};base64,{source.get('data')}")]
     text = pdf_text(str(source.get("data") or ""))
     if text is not None:
         notes.drop("documents: only the text of the PDF is sent")
         return [text_part(_document_text(replace(block, title=title), text))]
     notes.drop("documents: the provider takes no PDF")
     return [text_part(f'[PDF "{title}" omitted: this model takes no PDF]')]
+
+
+def _file(title: str, data: str) -> Json:
+    return {"type": "file", "file": {"filename": title, "file_data": data}}
 
 
 def _document_text(block: DocumentBlock, text: str) -> str:
@@ -136,7 +141,7 @@ def _nested_document(block: DocumentBlock, target: Target, notes: Notes) -> List
         elif isinstance(item, dict) and isinstance(item.get("text"), str):
             parts.append(text_part(item["text"]))
     text = text_part(_document_text(block, join_text(parts)))
-    return [text, *(part for part in parts if is_media(part))]
+    return [text, *(part for part in parts if media_word(part))]
 
 
 # --- blocks that exist only at Anthropic: text, so that a conversation survives a change of model -------------

@@ -37,7 +37,7 @@ from ..anthropic import (
 from ..errors import InvalidRequest
 from ..openai import ChatMessage, ToolCall, dump
 from ..remembered import once, once_each
-from .content import UNSPOKEN, Notes, Target, is_media, join_text, parts_of, simplify, text_of_other, text_part
+from .content import UNSPOKEN, Notes, Target, join_text, media_word, parts_of, simplify, text_of_other, text_part
 from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
 from .reasoning import Returned, call_fields, give_back
@@ -344,7 +344,7 @@ def user_parts(
         if media and target.dialect.takes_media_in_results:
             results[-1][1].extend(media)
         elif media:
-            parts += [text_part(f"Image from tool result {call_id}:"), *media]
+            parts += [text_part(f"{media_word(media[0]).capitalize()} from tool result {call_id}:"), *media]
     for block in message.content:
         if not isinstance(block, ToolResultBlock):
             parts += parts_of([block], target, notes)
@@ -357,9 +357,9 @@ def user_parts(
 def _result(block: ToolResultBlock, target: Target, notes: Notes) -> Tuple[str, List[Json]]:
     """Return a tool result as the string that every server takes, and the media that must go elsewhere."""
     parts = parts_of(block.content, target, notes)
-    text, media = join_text(parts), [part for part in parts if is_media(part)]
+    text, media = join_text(parts), [part for part in parts if media_word(part)]
     if block.is_error and not text.lower().startswith("error"):
         text = f"Error: {text}"
-    for number in range(1, len(media) + 1):
-        text += f"{chr(10) if text else ''}[image {number} of this result follows]"
+    for number, part in enumerate(media, 1):
+        text += f"{chr(10) if text else ''}[{media_word(part)} {number} of this result follows]"
     return text or NO_OUTPUT, media
