@@ -199,6 +199,16 @@ def test_a_passed_through_answer(outcomes: List[str]) -> None:
     assert outcomes[0].endswith(" cancelled")
 
 
+def test_a_count() -> None:
+    """Its provider is left too."""
+    with FaultyProvider([silent]) as provider, proxy_for(provider.url, direct=True) as proxy:
+        client = RawConnection(proxy.url)
+        client.send(request("POST", "/v1/messages/count_tokens", user()))
+        provider.asked(1)
+        leave(client)
+        eventually(provider.all_left, "the connection is closed")
+
+
 def test_the_next_model_is_not_asked() -> None:
     """Nor is a cancelled model blamed: it does not rest."""
     with FaultyProvider([silent]) as provider, proxy_for(provider.url) as proxy:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..counting.estimates import Estimates
@@ -29,8 +27,7 @@ def handle(context: Context, request: Request) -> Response:
         topics.simple.info("%s %s test_conversion dry_run", context.request_id, model.model_id)
         return _dry_run(context, messages, model, context.estimator.of(messages, len(request.body)))
     decision = Decision((model,), "test_conversion", f"asked for {name}, the router is bypassed")
-    named = replace(messages, raw={**messages.raw, "model": messages.model})
-    return answer(context, request, named, decision, context.estimator.of(messages, len(request.body)))
+    return answer(context, request, messages, decision, context.estimator.of(messages, len(request.body)))
 
 
 def _dry_run(context: Context, messages: MessagesRequest, model: Model, estimates: Estimates) -> Response:
