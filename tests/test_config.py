@@ -157,6 +157,7 @@ def test_a_line_that_is_no_assignment() -> None:
 
 VALUES = [
     ("PORT", "9000", 9000),
+    ("HOST", "[::1]", "::1"),
     ("LONG_CONTEXT_THRESHOLD", "128k", 128_000),
     ("LONG_CONTEXT_THRESHOLD", "1.5m", 1_500_000),
     ("LONG_CONTEXT_THRESHOLD", "200_000", 200_000),
@@ -179,7 +180,9 @@ def test_a_value_is_read(name: str, raw: str, value: Any) -> None:
         ("PORT=http", "whole number"),
         ("PORT=70000", "65535"),
         ("PORT=-1", "number"),
+        ("HOST=mÿ..laptop", "a host name"),
         ("MAX_TOKENS_LIMIT=0", "above 0"),
+        ("MAX_TOKENS_LIMIT=1000000000000000000", "whole number"),
         ("LONG_CONTEXT_THRESHOLD=12x", "128k"),
         ("LONG_CONTEXT_THRESHOLD=1.5", "whole number"),
         ("PROVIDER_READ_TIMEOUT=0", "above 0"),

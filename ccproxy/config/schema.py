@@ -90,7 +90,7 @@ class Model:
 
 def whole_number(value: Any) -> int:
     """Read ``8192``, ``"8192"``, ``8k`` or ``1.5m``; k is 1000 and m a million."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([km]?)", str(value).strip().lower().replace("_", ""))
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)([km]?)", str(value).strip().lower().replace("_", ""))
     if isinstance(value, bool) or not match:
         raise ValueError("a whole number such as 8192 or 128k (k = 1000)")
     number = Decimal(match[1]) * {"": 1, "k": 1000, "m": 1_000_000}[match[2]]
@@ -105,6 +105,16 @@ def positive_number(value: Any) -> int:
     if number < 1:
         raise ValueError("a whole number above 0")
     return number
+
+
+def host_name(value: Any) -> str:
+    """Read a name or address of this machine; an IPv6 address may stand in brackets."""
+    name = re.sub(r"^\[(.*)\]$", r"\1", text(value))
+    try:
+        name.encode("idna")  # as a look-up does
+    except UnicodeError:
+        raise ValueError("a host name or an address") from None
+    return name
 
 
 def port_number(value: Any) -> int:
@@ -235,7 +245,7 @@ class Config:
     router_web_search: Tuple[str, ...] = setting(references, ())
     router_think_effort: str = setting(one_of(*EFFORTS), "xhigh")
     long_context_threshold: int = setting(positive_number, 128_000)
-    host: str = setting(text, "127.0.0.1")
+    host: str = setting(host_name, "127.0.0.1")
     port: int = setting(port_number, 8082)
     ccproxy_auth_token: str = setting(token, "", repr=False)
     custom_models_file: str = setting(text, "models.yaml")
