@@ -10,7 +10,7 @@ an answer.
 from __future__ import annotations
 
 import json
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
@@ -300,13 +300,12 @@ def _part_pieces(part: Json) -> List[Piece]:
 
 def _tool_calls(delta: Json, is_whole: bool) -> List[ToolCallDelta]:
     """Return the calls of a delta; each entry of a whole message is one, whatever index or id it shares."""
-    found = delta.get("tool_calls")
-    entries = [entry for entry in (found if isinstance(found, list) else []) if isinstance(entry, dict)]
-    calls = [_tool_call({**entry, "index": place} if is_whole else entry) for place, entry in enumerate(entries)]
+    entries = delta.get("tool_calls")
+    calls = [_tool_call(entry) for entry in (entries if isinstance(entries, list) else []) if isinstance(entry, dict)]
     legacy = delta.get("function_call")
     if isinstance(legacy, dict):
         calls.append(_tool_call({"index": 0, "function": legacy}))
-    return calls
+    return [replace(call, index=place) for place, call in enumerate(calls)] if is_whole else calls
 
 
 def _tool_call(entry: Json) -> ToolCallDelta:
