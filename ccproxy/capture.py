@@ -16,7 +16,7 @@ from .chunk_reader import ChunkReader
 from .errors import ApiError, ConfigError
 from .frozen import frozen
 from .message import Event
-from .openai import Chunk, Json, dump
+from .openai import Chunk, Json, dump, object_in
 from .responses import ResponsesReader
 from .sse import Reader, encode
 from .translate.failure import translate_failure
@@ -164,7 +164,7 @@ def answer_lines(answer: str) -> List[str]:
         if value.get("type") != "message":
             return _error_lines(value)
         blocks = [block for block in value.get("content") or [] if isinstance(block, dict)]
-        return [*_block_lines(blocks), *_end_lines(value.get("stop_reason"), _object(value, "usage"))]
+        return [*_block_lines(blocks), *_end_lines(value.get("stop_reason"), object_in(value, "usage"))]
     return _stream_lines(answer)
 
 
@@ -175,22 +175,17 @@ def _stream_lines(answer: str) -> List[str]:
     for name, value in _events(answer):
         block = blocks.setdefault(value["index"], {}) if isinstance(value.get("index"), int) else {}
         if name == "content_block_start":
-            block.update(_object(value, "content_block"))
+            block.update(object_in(value, "content_block"))
         elif name == "content_block_delta":
-            _add(block, _object(value, "delta"))
+            _add(block, object_in(value, "delta"))
         elif name == "error":
             end = _error_lines(value)
         elif name == "message_stop":
             end = []
         if name in ("message_start", "message_delta"):
-            usage.update(_object(_object(value, "message") or value, "usage"))
-            stop_reason = _object(value, "delta").get("stop_reason", stop_reason)
+            usage.update(object_in(object_in(value, "message") or value, "usage"))
+            stop_reason = object_in(value, "delta").get("stop_reason", stop_reason)
     return [*_block_lines(list(blocks.values())), *_end_lines(stop_reason, usage), *end]
-
-
-def _object(value: Json, name: str) -> Json:
-    found = value.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _add(block: Json, delta: Json) -> None:

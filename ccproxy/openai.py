@@ -353,3 +353,9 @@ _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 def dump(value: Any) -> str:
     """Return compact JSON text, as it is sent to providers."""
     return _compact(value)
+
+
+def object_in(value: Mapping[str, Any], name: str) -> Json:
+    """Return the object that a member is; an empty one where it is none, or missing."""
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}

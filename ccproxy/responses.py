@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from .citations import Citation, Search, read_citations
 from .frozen import frozen
-from .openai import Chunk, Json, Piece, ToolCallDelta
+from .openai import Chunk, Json, Piece, ToolCallDelta, object_in
 
 
 @frozen
@@ -107,7 +107,7 @@ class ResponsesReader:
             return []
         name = str(data.get("type"))
         if name in _ENDS:
-            return self._end(_object(data, "response"))
+            return self._end(object_in(data, "response"))
         if name == "error" or data.get("error"):
             return [Chunk(error=data.get("error") or data)]
         stem, _, ending = name.rpartition(".")
@@ -122,7 +122,7 @@ class ResponsesReader:
         if name == "response.output_text.annotation.added":
             return self._cited(self._item_of(data), read_citations([data.get("annotation")]))
         if stem == "response.output_item":
-            return self._output_item(self._item_of(data), _object(data, "item"), ending == "done")
+            return self._output_item(self._item_of(data), object_in(data, "item"), ending == "done")
         return []
 
     def whole(self, data: Any) -> List[Chunk]:
@@ -137,7 +137,7 @@ class ResponsesReader:
 
     def _item_of(self, data: Json) -> _Item:
         """Return the item an event is about: by its place (Copilot's ids change), else by its id (llama.cpp)."""
-        item = _object(data, "item")
+        item = object_in(data, "item")
         key: object = data.get("output_index")
         if not isinstance(key, int):
             key = str(data.get("item_id") or item.get("id") or item.get("call_id"))
@@ -174,7 +174,7 @@ class ResponsesReader:
     @staticmethod
     def _searched(item: _Item, body: Json) -> List[Chunk]:
         """Return a search; the pages that a model opens, and looks through, are none."""
-        action = _object(body, "action")
+        action = object_in(body, "action")
         if action.get("type", "search") != "search" or "search" in item.passed:
             return []
         item.passed.add("search")
@@ -249,7 +249,7 @@ class ResponsesReader:
             return [*chunks, Chunk(error=error, usage=_usage(response))]
         reason = "stop"
         if status == "incomplete":
-            reason = _FINISH.get(str(_object(response, "incomplete_details").get("reason")), "length")
+            reason = _FINISH.get(str(object_in(response, "incomplete_details").get("reason")), "length")
         return [*chunks, Chunk(has_choice=True, finish_reason=reason, usage=_usage(response))]
 
 
@@ -271,11 +271,6 @@ _COUNTS: Dict[str, str] = {
     "output_tokens": "completion_tokens",
     "output_tokens_details": "completion_tokens_details",
 }
-
-
-def _object(data: Json, name: str) -> Json:
-    value = data.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _objects(data: Json, name: str) -> List[Json]:

@@ -84,6 +84,11 @@ def test_a_whole_completion() -> None:
         ([], see_chunk, "empty"),
         (timed(ROLE, chunk({"content": "Hi"})), see_chunk, "cut"),
         (timed(START, OPEN, DELTA), see_event, "cut"),
+        (
+            timed(*({**event, "content_block": 1, "delta": None, "message": []} for event in (START, OPEN, DELTA))),
+            see_event,
+            "cut",
+        ),
         (timed(ROLE, chunk({}, "length")), see_chunk, "no content"),
         (timed(ROLE, {"error": {"message": "bad luck"}}), see_chunk, "bad luck"),
         (timed(START, {"type": "error", "error": {"message": "bad luck"}}), see_event, "bad luck"),

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..frozen import frozen
 from ..message import Usage
-from ..openai import Chunk
+from ..openai import Chunk, object_in
 from ..responses import ResponsesReader
 from ..sse import Reader
 
@@ -92,12 +92,12 @@ def see_event(heard: Heard, data: str) -> None:
     body = _parsed(data)
     kind = body.get("type")
     if kind == "content_block_start":
-        heard.texts.append(str(body.get("content_block", {}).get("name", "")))
+        heard.texts.append(str(object_in(body, "content_block").get("name", "")))
     elif kind == "content_block_delta":
-        delta = body.get("delta", {})
+        delta = object_in(body, "delta")
         heard.texts += [str(delta[name]) for name in ("text", "thinking", "partial_json") if name in delta]
     elif kind in ("message_start", "message_delta"):
-        heard.counts.update((body.get("message") or body).get("usage") or {})
+        heard.counts.update(object_in(object_in(body, "message") or body, "usage"))
     elif kind == "message_stop":
         heard.is_complete = True
     elif kind == "error":

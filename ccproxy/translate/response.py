@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional
 
 from ..frozen import frozen
 from ..message import MessageDelta, Usage
+from ..openai import object_in
 from ..provider.dialects import Dialect
 from .reply import ReplyContext
 
@@ -67,8 +68,8 @@ def translate_usage(usage: Json, dialect: Dialect) -> Usage:
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     total = _count(usage.get("total_tokens"))
     prompt_details, completion_details = (
-        _dict(usage, "prompt_tokens_details"),
-        _dict(usage, "completion_tokens_details"),
+        object_in(usage, "prompt_tokens_details"),
+        object_in(usage, "completion_tokens_details"),
     )
     thinking = _first(completion_details.get("reasoning_tokens"), usage.get("reasoning_tokens"))
     read = _first(
@@ -95,11 +96,6 @@ def translate_usage(usage: Json, dialect: Dialect) -> Usage:
         cache_creation_input_tokens=written,
         thinking_tokens=min(thinking, output),
     )
-
-
-def _dict(usage: Json, key: str) -> Json:
-    value = usage.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _count(value: Any) -> int:
