@@ -268,7 +268,7 @@ def _overflow(bench: Bench) -> Finding:
         return Finding(YES, str(named) if is_told else "", answer.seconds, named if is_told else None)
     if answer.error:
         return Finding(FAILED if answer.failure and answer.failure.outcome == FAILED else NO, answer.error)
-    taken = sum(read_usage(answer.message.get("usage") or {}).__dict__.values())
+    taken = read_usage(answer.message.get("usage") or {}).prompt_tokens
     if taken < words * 0.8:
         return Finding(NO, f"cut the prompt to {taken} tokens in silence", answer.seconds)
     return Finding(YES, f"takes {taken}", answer.seconds)

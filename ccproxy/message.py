@@ -21,6 +21,11 @@ class Usage:
     thinking_tokens: int = 0
     web_searches: int = 0
 
+    @property
+    def prompt_tokens(self) -> int:
+        """All of the prompt, from a cache or not."""
+        return self.input_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
+
     def to_dict(self) -> Json:
         """Return the ``usage`` object."""
         searches = {"server_tool_use": {"web_search_requests": self.web_searches, "web_fetch_requests": 0}}

@@ -109,6 +109,7 @@ def test_a_model_that_can_everything() -> None:
         (instead(is_long, Failure(400, "way too much")), {"overflow": "no"}, {}),
         (instead(is_long, Failure(429, "tokens per minute")), {"overflow": "failed"}, {}),
         (instead(is_long, Text("pong"), Finish(prompt_tokens=4000)), {"overflow": "no"}, {}),
+        (instead(is_long, Text("pong"), Finish(prompt_tokens=4000, completion_tokens=99000)), {"overflow": "no"}, {}),
         (instead(is_long, Text("pong"), Finish(prompt_tokens=5400)), {}, {}),
     ],
 )

@@ -165,8 +165,7 @@ class Record:
     def _sample(self, usage: Usage) -> Optional[Sample]:
         if self.sample is None or not self.is_counted or self.outcome != ENDED:
             return None
-        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
-        sample = self.sample._replace(actual=prompt)
+        sample = self.sample._replace(actual=usage.prompt_tokens)
         return sample if sample.is_plausible else None
 
 

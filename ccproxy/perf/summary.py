@@ -13,7 +13,6 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..accounting.pricing import plain
 from ..frozen import frozen
-from ..message import Usage
 from .sample import Sample
 
 Json = Dict[str, Any]
@@ -138,18 +137,16 @@ class Agreement:
         return (self.input_equal, self.output_equal) == (self.input_compared, self.output_compared)
 
 
-def _input(usage: Usage) -> int:
-    """Return all input tokens: which of them a cache served may differ from request to request."""
-    return usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
-
-
 def agreement_of(pairs: Sequence[Tuple[Sample, Sample]]) -> Agreement:
-    """Compare the counts of each pair that was answered both ways; the direct one's are the provider's own."""
+    """Compare the counts of each pair that was answered both ways; the direct one's are the provider's own.
+
+    Of the prompt all tokens: which of them a cache served may differ from request to request.
+    """
     both = [(one.usage, two.usage, one.text == two.text) for one, two in pairs if not (one.error or two.error)]
     known = [(one, two, is_same) for one, two, is_same in both if one is not None and two is not None]
     same = [(one, two) for one, two, is_same in known if is_same]
     return Agreement(
-        sum(_input(one) == _input(two) for one, two, _ in known),
+        sum(one.prompt_tokens == two.prompt_tokens for one, two, _ in known),
         len(known),
         sum(one.output_tokens == two.output_tokens for one, two in same),
         len(same),

@@ -145,10 +145,9 @@ def message_delta(ending: Ending, context: ReplyContext) -> MessageDelta:
 
 def _is_window_full(usage: Usage, context: ReplyContext) -> bool:
     """Whether the window ended the answer, not ``max_tokens``."""
-    prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
     if not context.max_tokens or not context.window:
         return False
-    return usage.output_tokens < context.max_tokens and prompt + usage.output_tokens >= context.window
+    return usage.output_tokens < context.max_tokens and usage.prompt_tokens + usage.output_tokens >= context.window
 
 
 def _final_usage(ending: Ending, context: ReplyContext) -> Usage:
@@ -156,6 +155,4 @@ def _final_usage(ending: Ending, context: ReplyContext) -> Usage:
     if ending.usage is None:
         return Usage(context.input_tokens, -(-ending.output_characters // 4))
     usage = translate_usage(ending.usage, context.dialect)
-    if not (usage.input_tokens or usage.cache_read_input_tokens or usage.cache_creation_input_tokens):
-        return replace(usage, input_tokens=context.input_tokens)
-    return usage
+    return usage if usage.prompt_tokens else replace(usage, input_tokens=context.input_tokens)
