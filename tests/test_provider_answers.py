@@ -7,7 +7,20 @@ from typing import Dict
 
 import pytest
 
-from fixed_provider import EVENTS, HTML, JSON, SSE, STREAM, WHOLE, FixedProvider, answer_of, check_failed, text_of
+from fixed_provider import (
+    EVENTS,
+    HTML,
+    JSON,
+    SSE,
+    STREAM,
+    WHOLE,
+    FixedProvider,
+    answer_of,
+    check_failed,
+    proxy_for,
+    text_of,
+)
+from support import ask, user
 
 both = pytest.mark.parametrize("stream", [False, True])
 
@@ -129,6 +142,23 @@ def test_the_words_of_an_error(body: bytes, words: str) -> None:
         message = check_failed(answer_of(server.url), 400)
     assert words in message
     assert len(message) < 2500
+
+
+@both
+@pytest.mark.parametrize("api", ["chat", "responses"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"code": 500, "msg": "the words", "success": false}',
+        b'{"detail": "the words"}',
+        b'[{"error": {"code": 429, "message": "the words"}}]',
+        b'{"status": 17, "error_msg": "the words"}',
+    ],
+)
+def test_the_words_of_a_200_that_is_no_answer(body: bytes, api: str, stream: bool) -> None:
+    """Are told as well, where there is JSON in place of an answer."""
+    with FixedProvider(200, {"content-type": JSON}, body) as server, proxy_for(server.url, api=api) as proxy:
+        assert "the words" in check_failed(ask(proxy.url, "/v1/messages", user(stream=stream)), 500, 502)
 
 
 @both

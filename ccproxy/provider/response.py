@@ -152,8 +152,11 @@ class ProviderResponse:
             value = json.loads(body.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):
             raise unreadable(bytes(body[:MAX_ERROR_BYTES]), self._target) from None
+        chunks = self._reader.whole(value)
+        if value and not any(chunk.has_choice or chunk.error is not None for chunk in chunks):
+            raise unreadable(bytes(body[:MAX_ERROR_BYTES]), self._target)
         self.is_done = True
-        return self._reader.whole(value)
+        return chunks
 
     def refuse_page(self) -> None:
         """Raise the ``ProviderError`` that an HTML page is, a gateway's perhaps, and close it."""

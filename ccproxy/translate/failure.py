@@ -163,7 +163,7 @@ def _seconds(duration: str) -> Optional[float]:
 
 
 def unreadable(body: bytes, target: Target) -> ProviderError:
-    """Return the error for a 200 whose body is no answer: HTML, or broken JSON."""
+    """Return the error for a 200 whose body is no answer: HTML, broken JSON, or JSON about something else."""
     error = translate_failure(500, {}, body, target)
     if error.status == 500:
         error.status = 502
