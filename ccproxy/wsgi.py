@@ -17,7 +17,7 @@ from . import log
 from .accounting.ledger import Ledger
 from .app import App, new_id
 from .config.load import load_config, state_folder
-from .errors import ApiError, RequestTooLarge, StreamCut
+from .errors import ApiError, ConfigError, RequestTooLarge, StreamCut
 from .http1 import content_length, phrase
 from .incoming import decoded
 from .web import Early, Line, Request, Response, Stream
@@ -31,9 +31,14 @@ _first_call = threading.Lock()
 
 
 def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer one request; the first call reads the configuration."""
-    with _first_call:
-        app = _configured_app()
+    """Answer one request; the first call reads the configuration, and while that is not valid, each one does."""
+    try:
+        with _first_call:
+            app = _configured_app()
+    except ConfigError as error:
+        print(f"ccproxy: {error}", file=environ["wsgi.errors"])
+        refusal = ApiError("ccproxy's configuration is not valid; the server's log says why")
+        return _plain(Response.error(refusal, new_id("req_")), environ, start_response)
     return wsgi_app(app)(environ, start_response)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from ccproxy.errors import StreamCut
 from ccproxy.stub import Cut, Failure, Json, Step, Text, ToolCall
-from ccproxy.wsgi import wsgi_app
+from ccproxy.wsgi import application, wsgi_app
 from faults import END, FaultyProvider, chunk, head, silent, until, whole
 from grammar import check_error, check_grammar, error_of, fold, parse_sse
 from processes import configuration, eventually, running
@@ -180,6 +180,21 @@ def test_the_token(proxy: Proxy) -> None:
         called = Called(guarded, "POST", "/v1/messages", check=lambda application: application, **unread)
         answer = called.answer()
         assert (answer.status, answer.headers["x-should-retry"], unread["wsgi.input"].tell()) == (401, "false", 0)
+
+
+def test_a_configuration_that_is_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients get an error like any other, the server's log one line that says what is wrong."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORT", "http")
+    said = io.StringIO()
+    environ: Dict[str, Any] = {"wsgi.errors": said}
+    setup_testing_defaults(environ)
+    statuses: List[str] = []
+    body = b"".join(application(environ, lambda status, headers: statuses.append(status)))
+    check_error(json.loads(body))
+    assert statuses == ["500 Internal Server Error"]
+    assert said.getvalue().startswith("ccproxy: environment: PORT: ")
+    assert said.getvalue().count("\n") == 1
 
 
 def test_mounted_under_a_prefix(proxy: Proxy) -> None:
