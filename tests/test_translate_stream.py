@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ccproxy.openai import Chunk
 from ccproxy.provider.dialects import DIALECTS, GENERIC
+from ccproxy.translate.stream import StreamTranslator
 from chunks import (
     ESTIMATE,
     brief,
@@ -291,6 +292,15 @@ def test_what_follows_a_stop_sequence_tells_nothing(finish: str) -> None:
     """Also where it came in the same read, or in a whole completion."""
     chunks = [call(0, "i", "A", "{}"), delta(content="abENDcd", finish=finish)]
     assert message(*chunks, stop_sequences=("END",))["stop_reason"] == "tool_use"
+
+
+def test_a_failure_behind_a_stop_sequence_is_none() -> None:
+    """In a read of its own it would not have been read."""
+    translator = StreamTranslator(context(stop_sequences=("END",)))
+    chunks = [delta(content="abENDcd"), {"error": {"code": 502, "message": "gone"}}]
+    events = [event for chunk in chunks for event in translator.feed(Chunk.from_dict(chunk))]
+    end = wire([*events, *translator.finish(is_done=False)])[-2]
+    assert end[1]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
 
 
 # --- text of any kind ----------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class StreamTranslator:
             return text
         if self._phase is Phase.ENDED:
             return []
-        if chunk.error is not None:
+        if chunk.error is not None and not self.is_stopped:
             raise error_in_stream(chunk.error, self._context.target)
         self._start()
         self._has_choice = self._has_choice or chunk.has_choice
