@@ -244,8 +244,8 @@ class ResponsesReader:
             for number, body in enumerate(_objects(response, "output")):
                 chunks += self._output_item(_Item(number), body, True)
         status = response.get("status")
-        if status in ("failed", "cancelled") or response.get("error"):
-            error = response.get("error") or {"message": f"the response {status}"}
+        if status in ("failed", "cancelled", "queued") or response.get("error"):
+            error = response.get("error") or {"message": f"the response's status is {status}"}
             return [*chunks, Chunk(error=error, usage=_usage(response))]
         reason = "stop"
         if status == "incomplete":

@@ -300,6 +300,12 @@ def test_a_failure_in_a_whole_answer() -> None:
         assert chunk.error["message"] == "Oops"
 
 
+def test_an_answer_that_has_not_begun() -> None:
+    """Is none, and no empty one either."""
+    [chunk] = ResponsesReader().whole(response(status="queued"))
+    assert "queued" in chunk.error["message"]
+
+
 @pytest.mark.parametrize(
     ("body", "is_kept"),
     [
