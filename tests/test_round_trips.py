@@ -316,14 +316,19 @@ def test_the_signatures_of_gemini(dialect: str, drops_thinking: bool) -> None:
         assert [*faults(body, dialect), *foreign_state(body, dialect)] == []
 
 
-def test_the_details_of_two_messages_stay_apart() -> None:
-    """Neighbouring assistant messages become one; their details are not taken for fragments of one text."""
+SIGNED = [{"type": "reasoning.text", "text": word, "signature": f"of {word}", "index": 0} for word in ("a", "b")]
+ENCRYPTED = [{"type": "reasoning.encrypted", "data": word, "id": f"rs_{word}", "index": 0} for word in ("a", "b")]
+UNNUMBERED = [{"type": "reasoning.encrypted", "data": word, "index": None} for word in ("a", "b")]
+
+
+@pytest.mark.parametrize("details", [SIGNED, ENCRYPTED, UNNUMBERED], ids=["signed", "encrypted", "unnumbered"])
+def test_the_details_of_two_messages_stay_apart(details: List[Json]) -> None:
+    """Neighbouring assistant messages become one; their details are not taken for fragments of one."""
     model = model_for("here", "anthropic/claude-x", "openrouter")
-    details = [{"type": "reasoning.text", "text": word, "signature": f"of {word}", "index": 0} for word in ("a", "b")]
     blocks = [
         {
             "type": "thinking",
-            "thinking": detail["text"],
+            "thinking": detail.get("text", ""),
             "signature": seal(Envelope(model.provider, model.name, **fields)),
         }
         for detail in details
@@ -331,7 +336,7 @@ def test_the_details_of_two_messages_stay_apart() -> None:
     ]
     messages = [turn("user", "Hi"), turn("assistant", blocks[0], text("So.")), turn("assistant", blocks[1], use())]
     returned = assistant_of(body_for([*messages, turn("user", result())], model))["reasoning_details"]
-    assert [(item["text"], item["signature"]) for item in returned] == [("a", "of a"), ("b", "of b")]
+    assert returned == details
 
 
 # --- what nobody sealed -----------------------------------------------------------------------------------------

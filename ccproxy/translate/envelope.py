@@ -110,7 +110,7 @@ def _checked(fields: Any, known: Mapping[str, type]) -> Json:
 
 
 def _is_detail(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("type"), str) and isinstance(item.get("index", 0), int)
+    return isinstance(item, dict) and isinstance(item.get("type"), str) and isinstance(item.get("index") or 0, int)
 
 
 def seal_id(tool_id: str, signature: str) -> str:

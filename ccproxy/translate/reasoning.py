@@ -73,10 +73,11 @@ def merge_details(details: Iterable[Json]) -> List[Json]:
     """Join the fragments of ``reasoning_details``: OpenRouter refuses signatures of texts that were not joined."""
     merged: Dict[str, Json] = {}
     for number, detail in enumerate(details):
-        key = f"{detail.get('index', f'#{number}')!r} {detail.get('type')!r}"
+        index = detail.get("index")
+        key = f"{f'#{number}' if index is None else index!r} {detail.get('type')!r}"
         known = merged.get(key)
-        if known is not None and known.get("signature") and any(detail.get(name) for name in _JOINED):
-            merged[f"{key} {number}"] = merged.pop(key)  # signed: the next text is another turn's
+        if known is not None and _is_new(known, detail):
+            merged[f"{key} {number}"] = merged.pop(key)
             known = None
         if known is None:
             merged[key] = dict(detail)
@@ -87,6 +88,13 @@ def merge_details(details: Iterable[Json]) -> List[Json]:
             elif value is not None and value != "":
                 known[name] = value
     return list(merged.values())
+
+
+def _is_new(known: Json, detail: Json) -> bool:
+    """Whether a detail is no fragment of a known one, but another turn's: that one is signed, or has another id."""
+    if known.get("data") and detail.get("data"):
+        return bool(known.get("id") and detail.get("id") and known["id"] != detail["id"])
+    return bool(known.get("signature") and any(detail.get(name) for name in _JOINED))
 
 
 @frozen
