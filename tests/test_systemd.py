@@ -199,6 +199,20 @@ def test_socket_activation(tmp_path: Path, variables: Dict[str, str], count: str
         assert not is_refused(url)  # systemd still listens
 
 
+@COUNTS
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a device that is always full")
+def test_a_console_on_a_full_disk(tmp_path: Path, variables: Dict[str, str], count: str) -> None:
+    """Is no reason not to serve."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, open("/dev/full", "wb") as full:
+        listener.set_inheritable(True)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        command = activated(listener, "--workers", count)
+        with running(command, tmp_path, variables, full.fileno(), (listener.fileno(),)) as process:
+            assert ask(url, "/health").status == 200
+            process.popen.terminate()
+            assert process.wait() == 0
+
+
 @pytest.mark.parametrize(("kind", "count"), [("udp", "1"), ("tcp", "2")])
 def test_a_socket_that_will_not_do(tmp_path: Path, kind: str, count: str) -> None:
     """One line says what is expected."""

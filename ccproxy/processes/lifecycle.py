@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, List, Optional, Protocol, Sequence
 
 from .. import log
@@ -198,7 +199,8 @@ class Life:
         log.configure(self._store.config, lambda: self._store.secrets, os.environ)
 
     def _tell_address(self) -> None:
-        print(f"ccproxy listening on {url_of(self._listener)}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the console of a full disk; past its buffer, which would be tried again
+            os.write(sys.stderr.fileno(), f"ccproxy listening on {url_of(self._listener)}\n".encode())
 
     # --- the end -----------------------------------------------------------------------------------------------
 
