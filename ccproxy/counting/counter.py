@@ -42,10 +42,11 @@ class Counter:
     """Measures texts, each once: a conversation that is sent again with one more turn costs that turn.
 
     The vocabulary is loaded by ``load``; until then characters are counted. The texts themselves are the keys, for
-    their hash is several times cheaper than any digest; beyond ``memory`` bytes the oldest are forgotten.
+    their hash is several times cheaper than any digest; beyond ``memory`` bytes the oldest are forgotten. Messages that
+    ``Recall`` remembers have their counts with them.
     """
 
-    def __init__(self, encode: Optional[Callable[[str], Any]] = None, memory: int = 16_000_000) -> None:
+    def __init__(self, encode: Optional[Callable[[str], Any]] = None, memory: int = 8_000_000) -> None:
         self._encode = encode
         self._memory = memory
         self._sizes_lock = threading.Lock()  # guards changes of _sizes and _kept, and of _encode with them
