@@ -115,7 +115,7 @@ def open_ledger(path: Optional[Path]) -> sqlite3.Connection:
     database = None
     if path is not None and path.exists():
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
-        if not database.execute("PRAGMA user_version").fetchone()[0]:  # made on a full disk, which took no table yet
+        if not database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():  # made on a full disk, and empty
             database.close()
             database = None
     if database is None:
