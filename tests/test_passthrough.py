@@ -211,6 +211,20 @@ def test_a_document_that_is_cut() -> None:
         assert pair.lines.get(timeout=10).getMessage().endswith("failed in mid-stream with 502")
 
 
+@pytest.mark.parametrize(
+    ("body", "ending"),
+    [
+        (json.dumps({**MESSAGE, "id": "msg_?"}).encode().replace(b"?", b"\xff"), "chunked"),
+        (json.dumps({**MESSAGE, "id": "msg_?"}).encode().replace(b"?", b"\xff"), "close"),
+        (b"no JSON", "chunked"),
+    ],
+)
+def test_an_odd_document_that_is_whole(body: bytes, ending: str) -> None:
+    """Crosses as it is: a spoiled character is no missing end, and a body that was counted is all there."""
+    with direct(Answer(200, JSON, [body], ending)) as pair:
+        assert pair.post(user()).body == body
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_page(stream: bool) -> None:
     """What a gateway or a portal answers in place of the provider is an error, so that the next model is asked."""

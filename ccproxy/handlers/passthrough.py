@@ -78,7 +78,8 @@ class Relay:
 
     def _reads(self, record: Record) -> Iterator[bytes]:
         is_stream = "event-stream" in self._response.headers.get("content-type", "")
-        watch = _UsageOfStream(record) if is_stream else _UsageOfMessage(record)
+        is_framed = bool({"content-length", "transfer-encoding"} & self._response.headers.keys())
+        watch = _UsageOfStream(record) if is_stream else _UsageOfMessage(record, is_framed)
         quoted = QuotedStream(self._response.secrets if is_stream else ())
         try:
             for data in self._response.reads():
@@ -147,9 +148,10 @@ class _UsageOfStream:
 class _UsageOfMessage:
     """Reads stop reason and usage from a whole answer."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, is_framed: bool) -> None:
         self._record = record
         self._body = bytearray()
+        self._is_framed = is_framed
         self.is_complete = True
         """Whether it is no document that was cut, as one without framing may be unseen."""
 
@@ -161,7 +163,7 @@ class _UsageOfMessage:
     def finish(self) -> None:
         self._record.ended("relayed")
         try:
-            body = json.loads(self._body)
+            body = json.loads(self._body.decode("utf-8-sig", "replace"))
             if isinstance(body, dict) and body.get("type") == "error":
                 self._record.failed(ProviderError("an error"), " in a 200")
                 return
@@ -170,7 +172,7 @@ class _UsageOfMessage:
         except (KeyError, TypeError, RecursionError):
             pass
         except ValueError:
-            self.is_complete = len(self._body) > MAX_BODY_BYTES
+            self.is_complete = self._is_framed or len(self._body) > MAX_BODY_BYTES
 
 
 def read_usage(counts: Any) -> Usage:
