@@ -103,6 +103,14 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, key: str) -> None:
         assert "sk-a" not in text
 
 
+def test_keys_one_a_line(tmp_path: Path) -> None:
+    """The end of a line beside a comma is none of a key."""
+    config = load_config({"OPENAI_API_KEY": "sk-a,\n  sk-b\n"}, folders=[tmp_path]).config
+    model = config.find("openai/gpt-5")
+    assert model is not None
+    assert config.keys_of(model) == ("sk-a", "sk-b")
+
+
 def test_a_named_env_file_must_exist(tmp_path: Path) -> None:
     """The option that named it is told."""
     with pytest.raises(ConfigError, match="--env-file"):

@@ -164,7 +164,7 @@ def _check_addresses(raw: Mapping[str, Tuple[Any, str]]) -> None:
 
 def _check_keys(keys: Mapping[str, Tuple[Any, str]]) -> None:
     for name, (key, place) in keys.items():
-        if not is_sendable(str(key).strip()):
+        if not all(is_sendable(word.strip()) for word in str(key).split(",")):
             raise ConfigError(f"{place}: {name}: expected keys of {SENDABLE}, not what is there")
 
 
