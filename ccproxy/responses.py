@@ -50,7 +50,7 @@ _TEXTS: Dict[str, Tuple[str, str]] = {
 }
 _PARTS: Dict[str, str] = {"output_text": "text", "text": "text", "refusal": "refusal"}
 _FINISH: Dict[str, str] = {"max_output_tokens": "length", "content_filter": "content_filter"}
-_ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_OVER = ("completed", "incomplete", "failed", "cancelled")
 
 
 @dataclass
@@ -58,7 +58,8 @@ class _Item:
     """One output item while it arrives: its place among the items, and what of it was passed on."""
 
     number: int
-    passed: Set[str] = field(default_factory=set)
+    passed: Set[object] = field(default_factory=set)
+    """Kinds; beside each, with the part that only its end told, or with none where it came in pieces."""
     source: str = ""
     """Which copy of the reasoning is passed on: that of its first words."""
 
@@ -70,7 +71,7 @@ class _Words:
     kind: str
     text: Any
     source: str = ""
-    part: Any = None
+    part: str = ""
 
 
 class ResponsesReader:
@@ -80,7 +81,7 @@ class ResponsesReader:
         self.is_done = False
         """Whether the provider said that the answer is over."""
         self._items: Dict[object, _Item] = {}
-        self._thought: Optional[Tuple[int, Any]] = None  # item and part of the last words, where these are reasoning
+        self._thought: Optional[Tuple[int, str]] = None  # item and part of the last words, where these are reasoning
 
     @staticmethod
     def frame(kind: str) -> None:
@@ -106,15 +107,17 @@ class ResponsesReader:
         if not isinstance(data, dict):
             return []
         name = str(data.get("type"))
-        if name in _ENDS:
-            return self._end(object_in(data, "response"))
+        stem, _, ending = name.rpartition(".")
+        if stem == "response" and ending in _OVER:
+            response = object_in(data, "response")
+            status = response.get("status")
+            return self._end(response, status if status in _OVER else ending)
         if name == "error" or data.get("error"):
             return [Chunk(error=data.get("error") or data)]
-        stem, _, ending = name.rpartition(".")
         if stem in _TEXTS:
             kind, source = _TEXTS[stem]
             text = data.get("delta", data.get("refusal", data.get("text")))
-            part = data.get("summary_index", data.get("content_index"))
+            part = str(data.get("summary_index", data.get("content_index")))
             return self._words(self._item_of(data), _Words(kind, text, source, part), is_repeated=ending == "done")
         if stem == "response.function_call_arguments":
             text = data.get("delta", data.get("arguments"))
@@ -131,7 +134,7 @@ class ResponsesReader:
             return []
         if not isinstance(data.get("output"), list):
             return [Chunk(error=data["error"])] if data.get("error") else []
-        return self._end(data)
+        return self._end(data, data.get("status") or "completed")
 
     # --- items -----------------------------------------------------------------------------------------------
 
@@ -194,7 +197,9 @@ class ResponsesReader:
         content, summary = _objects(body, "content"), _objects(body, "summary")
         if "thinking" not in item.passed:
             for number, part in enumerate(content or summary):
-                chunks += self._words(item, _Words("thinking", part.get("text"), "item", number), is_repeated=False)
+                chunks += self._words(
+                    item, _Words("thinking", part.get("text"), "item", str(number)), is_repeated=False
+                )
         if content or body.get("encrypted_content"):
             item.passed.add("item")
             chunks.append(Chunk(has_choice=True, state={"output_items": [body]}))
@@ -213,8 +218,9 @@ class ResponsesReader:
 
     def _words(self, item: _Item, words: _Words, *, is_repeated: bool) -> List[Chunk]:
         """Return more words of an item, none where they repeat what came before or are the second copy."""
-        text = words.text
-        if not isinstance(text, str) or not text or (is_repeated and words.kind in item.passed):
+        text, told = words.text, (words.kind, words.part if is_repeated else "")
+        is_old = is_repeated and not item.passed.isdisjoint((told, (words.kind, "")))
+        if not isinstance(text, str) or not text or is_old:
             return []
         if words.kind == "thinking":
             if item.source not in ("", words.source):
@@ -225,7 +231,7 @@ class ResponsesReader:
             self._thought = here
         else:
             self._thought = None
-        item.passed.add(words.kind)
+        item.passed.update((words.kind, told))
         return [Chunk(has_choice=True, pieces=(Piece(words.kind, text),))]
 
     def _arguments(self, item: _Item, text: Any, *, is_repeated: bool) -> List[Chunk]:
@@ -236,15 +242,15 @@ class ResponsesReader:
 
     # --- the end ---------------------------------------------------------------------------------------------
 
-    def _end(self, response: Json) -> List[Chunk]:
-        """Return the end of an answer; the items before it where no event told them."""
+    def _end(self, response: Json, status: Any) -> List[Chunk]:
+        """Return the end of an answer, which a status that is no end makes a failure; the items before it where no
+        event told them."""
         self.is_done = True
         chunks: List[Chunk] = []
         if not any(item.passed for item in self._items.values()):
             for number, body in enumerate(_objects(response, "output")):
                 chunks += self._output_item(_Item(number), body, True)
-        status = response.get("status")
-        if status in ("failed", "cancelled", "queued") or response.get("error"):
+        if status not in ("completed", "incomplete") or response.get("error"):
             error = response.get("error") or {"message": f"the response's status is {status}"}
             return [*chunks, Chunk(error=error, usage=_usage(response))]
         reason = "stop"

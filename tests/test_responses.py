@@ -213,6 +213,33 @@ def test_the_parts_of_a_streamed_summary() -> None:
     )
 
 
+PARTS: List[Any] = [
+    ("output_text", "text", "content_index", said("One. ", "Two."), ("text", "One. Two.")),
+    ("reasoning_text", "text", "content_index", thought(content=["One.", "Two."]), ("thinking", "One.\n\nTwo.")),
+    ("reasoning_summary_text", "text", "summary_index", thought("One.", "Two."), ("thinking", "One.\n\nTwo.")),
+]
+
+
+@pytest.mark.parametrize("place", [0, None])
+@pytest.mark.parametrize(("name", "field", "number", "body", "expected"), PARTS, ids=[part[0] for part in PARTS])
+def test_parts_of_which_only_the_ends_are_told(
+    name: str, field: str, number: str, body: Json, expected: Any, place: Optional[int]
+) -> None:
+    """Each is told once, however often its end is."""
+    body = {**body, "id": "x"}
+    texts = [part["text"] for part in body.get("content") or body["summary"]]
+    ends = [event(f"{name}.done", place, item_id="x", **{number: n, field: text}) for n, text in enumerate(texts)]
+    told = blocks(chunks_of(*ends, *ends, event("output_item.done", place, item=body), end(body)))
+    assert [pair for pair in told if pair != ("text", "")] == [expected]
+
+
+def test_a_part_in_pieces_is_not_told_again_at_its_end() -> None:
+    """Whatever number a provider gives the end."""
+    deltas = [event("output_text.delta", delta=text, content_index=0) for text in ("Hel", "lo")]
+    ends = [event("output_text.done", text="Hello", **number) for number in ({"content_index": 1}, {})]
+    assert blocks(chunks_of(*deltas, *ends, end())) == [("text", "Hello")]
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_refusal(is_stream: bool) -> None:
     """Is shown as text, and told in the stop reason."""
@@ -278,6 +305,8 @@ FAILURES: List[Any] = [
     ),
     (end(status="failed", error=None), 500, "failed"),
     (end(status="cancelled"), 500, "cancelled"),
+    ({"type": "response.failed", "response": {"output": []}}, 500, "failed"),
+    ({"type": "response.cancelled"}, 500, "cancelled"),
 ]
 
 
@@ -300,10 +329,26 @@ def test_a_failure_in_a_whole_answer() -> None:
         assert chunk.error["message"] == "Oops"
 
 
-def test_an_answer_that_has_not_begun() -> None:
-    """Is none, and no empty one either."""
-    [chunk] = ResponsesReader().whole(response(status="queued"))
-    assert "queued" in chunk.error["message"]
+@pytest.mark.parametrize("status", ["queued", "in_progress", "cancelling", 7])
+def test_an_answer_that_is_not_over(status: Any) -> None:
+    """Is none, whatever there is of it; its status is named."""
+    for output in ([], [said("Half an ans")]):
+        chunks = ResponsesReader().whole(response(*output, status=status))
+        assert f"status is {status}" in chunks[-1].error["message"]
+
+
+def test_the_name_of_the_last_event_says_how_it_ended() -> None:
+    """Where its response has the status that it began with, or none."""
+    for body in (response(said("Hi"), status="in_progress"), {"output": [said("Hi")]}):
+        for name, expected in (("completed", "end_turn"), ("incomplete", "max_tokens")):
+            assert message_of(chunks_of({"type": f"response.{name}", "response": body}))["stop_reason"] == expected
+
+
+def test_a_whole_response_without_a_status() -> None:
+    """Is complete."""
+    body = response(said("Hi"))
+    del body["status"]
+    assert message_of(ResponsesReader().whole(body))["stop_reason"] == "end_turn"
 
 
 @pytest.mark.parametrize(
