@@ -31,6 +31,7 @@ class ImageBlock:
     """An image; ``source`` is Anthropic's base64, url or file object."""
 
     source: Json
+    cache_control: Optional[Json] = None
 
 
 @frozen
@@ -41,6 +42,7 @@ class DocumentBlock:
     title: str = ""
     context: str = ""
     has_citations: bool = False
+    cache_control: Optional[Json] = None
 
 
 @frozen
@@ -67,6 +69,7 @@ class ToolResultBlock:
     tool_use_id: str
     content: Tuple[Block, ...]
     is_error: bool = False
+    cache_control: Optional[Json] = None
 
 
 @frozen
@@ -75,6 +78,12 @@ class OtherBlock:
 
     type: str
     raw: Json
+
+    @property
+    def cache_control(self) -> Optional[Json]:
+        """The cache breakpoint after it."""
+        value = self.raw.get("cache_control")
+        return value if isinstance(value, dict) else None
 
 
 Block = Union[TextBlock, ImageBlock, DocumentBlock, ThinkingBlock, ToolUseBlock, ToolResultBlock, OtherBlock]
@@ -253,18 +262,23 @@ def _block(item: Any, path: str) -> Block:
 
 
 def _text(item: Json, path: str) -> Block:
-    return TextBlock(_field(item, "text", str, path, required=True), _field(item, "cache_control", dict, path))
+    return TextBlock(_field(item, "text", str, path, required=True), _breakpoint(item, path))
+
+
+def _breakpoint(item: Json, path: str) -> Optional[Json]:
+    found: Optional[Json] = _field(item, "cache_control", dict, path)
+    return found
 
 
 def _image(item: Json, path: str) -> Block:
-    return ImageBlock(_source(item, path, ("base64", "url", "file")))
+    return ImageBlock(_source(item, path, ("base64", "url", "file")), _breakpoint(item, path))
 
 
 def _document(item: Json, path: str) -> Block:
     title, context = _field(item, "title", str, path), _field(item, "context", str, path)
     source, citations = _source(item, path, ("base64", "url", "file", "text", "content")), item.get("citations")
     has_citations = isinstance(citations, dict) and citations.get("enabled") is True
-    return DocumentBlock(source, title or "", context or "", has_citations)
+    return DocumentBlock(source, title or "", context or "", has_citations, _breakpoint(item, path))
 
 
 def _source(item: Json, path: str, kinds: Tuple[str, ...]) -> Json:
@@ -295,6 +309,7 @@ def _tool_result(item: Json, path: str) -> Block:
         _field(item, "tool_use_id", str, path, required=True),
         _content(content, path + "content") if content is not None else (),
         bool(_field(item, "is_error", bool, path)),
+        _breakpoint(item, path),
     )
 
 

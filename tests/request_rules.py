@@ -63,6 +63,7 @@ class Rules:
     message: FrozenSet[str] = frozenset()
     call: FrozenSet[str] = frozenset()
     part: FrozenSet[str] = frozenset()
+    marks_results: bool = False
     refused: FrozenSet[str] = frozenset()
     """Fields of OpenAI's that this dialect has not."""
     efforts: FrozenSet[str] = words("none minimal low medium high xhigh max")
@@ -112,7 +113,11 @@ RULES: Mapping[str, Rules] = {
         needs_reasoning=True,
     ),
     "openrouter": Rules(
-        request=words("reasoning top_k plugins"), message=_OWN, part=words("cache_control"), files=True
+        request=words("reasoning top_k plugins"),
+        message=_OWN,
+        part=words("cache_control"),
+        marks_results=True,
+        files=True,
     ),
     "moonshot": Rules(
         request=words("thinking"),
@@ -136,6 +141,7 @@ RULES: Mapping[str, Rules] = {
         request=words("enable_thinking thinking_budget"),
         message=words("reasoning_content"),
         part=words("cache_control"),
+        marks_results=True,
         forces_while_thinking=False,
         formats=words("json_object"),
     ),
@@ -330,10 +336,16 @@ def content_faults(messages: Sequence[Json], rules: Rules) -> Iterator[str]:
             yield f"{where}: null content without calls"
         if isinstance(content, list) and not content:
             yield f"{where}: no parts"
-        if message["role"] == "tool" and not isinstance(content, str):
+        if message["role"] == "tool" and not (isinstance(content, str) or _is_marked(content, rules)):
             yield f"{where}: a tool result that is no string"
         for part in content if isinstance(content, list) else ():
             yield from (f"{where}: {fault}" for fault in _part_faults(part, message["role"], rules))
+
+
+def _is_marked(content: Any, rules: Rules) -> bool:
+    """Whether it is one text with a cache breakpoint, where the dialect takes that for a result."""
+    parts = content if rules.marks_results and isinstance(content, list) and len(content) == 1 else [{}]
+    return parts[0].keys() == {"type", "text", "cache_control"}
 
 
 def _part_faults(part: Json, role: str, rules: Rules) -> Iterator[str]:

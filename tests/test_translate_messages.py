@@ -238,15 +238,14 @@ def system(content: Any, **fields: Any) -> Any:
     return {"role": "system", "content": content, **fields}
 
 
-REMINDER = text("<system-reminder>\nBe kind.\n</system-reminder>")
+REMINDER = "<system-reminder>\nBe kind.\n</system-reminder>"
 
 
 def test_a_system_message_becomes_a_reminder() -> None:
     """Many templates raise on one that is not first; hoisting it would spoil prefix caches."""
-    assert sent([HI, system("Be kind.")], "gemini") == [{"role": "user", "content": [text("Hi"), REMINDER]}]
-    assert sent([HI, turn("assistant", "a"), system("Be kind."), turn("user", "b")], "gemini")[2:] == [
-        {"role": "user", "content": [REMINDER, text("b")]}
-    ]
+    assert sent([HI, system("Be kind.")], "gemini") == user(f"Hi\n\n{REMINDER}")
+    messages = [HI, turn("assistant", "a"), system("Be kind."), turn("user", "b")]
+    assert sent(messages, "gemini")[2:] == user(f"{REMINDER}\n\nb")
 
 
 def test_a_system_message_stays_where_the_provider_takes_it() -> None:

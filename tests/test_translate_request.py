@@ -11,7 +11,10 @@ from ccproxy.anthropic import MessagesRequest
 from ccproxy.provider.dialects import DIALECTS
 from ccproxy.translate.envelope import seal_id
 from ccproxy.translate.request import used_tool_ids
-from sent import OUTPUT_LIMIT, body, result, roles, translated, turn, use, user
+from sent import OUTPUT_LIMIT, body, result, roles, text, translated, turn, use, user
+
+PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+PNG_PART = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
 
 
 def test_a_plain_request() -> None:
@@ -162,6 +165,73 @@ def test_cache_control_goes_where_it_means_something() -> None:
     assert [message["content"] for message in claude["messages"]] == [[block], [block]]
     for dialect in ("generic", "openai", "deepseek", "mistral"):
         assert "cache_control" not in str(body(user(block), dialect, system=[block]))
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+CLAUDE: Any = {"dialect": "openrouter", "model": {"model_name": "anthropic/claude-sonnet-5"}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "role", "content"),
+    [
+        ([turn("user", result(**MARK))], "tool", [text("out", **MARK)]),
+        ([turn("user", result(), text("Go on.", **MARK))], "user", [text("Go on.", **MARK)]),
+        (
+            [turn("user", result(content=[text("A picture."), PNG], **MARK))],
+            "tool",
+            [text("A picture.\n[image 1 of this result follows]", **MARK)],
+        ),
+        (
+            [turn("user", result()), {"role": "system", "content": [text("Be kind.", **MARK)]}],
+            "user",
+            [text("<system-reminder>\nBe kind.\n</system-reminder>", **MARK)],
+        ),
+        ([turn("user", result(), text("See."), {**PNG, **MARK})], "user", [text("See.", **MARK), PNG_PART]),
+        (
+            [turn("user", result(), {"type": "document", "source": {"type": "text", "data": "It."}, **MARK})],
+            "user",
+            [text('<document title="">\nIt.\n</document>', **MARK)],
+        ),
+        (
+            [turn("user", result(), {"type": "search_result", "title": "t", "source": "s", "content": [], **MARK})],
+            "user",
+            [text('<search_result title="t" source="s"></search_result>', **MARK)],
+        ),
+    ],
+    ids=["result", "text", "result with an image", "system message", "image", "document", "search result"],
+)
+def test_a_cache_breakpoint_stays_at_its_place(messages: Any, role: str, content: Any) -> None:
+    """Claude Code sets one at the end of each conversation, mostly on a result; without it all is paid for again."""
+    sent = body([*user("Hi"), turn("assistant", use()), *messages], **CLAUDE)["messages"]
+    assert [message for message in sent if "cache_control" in str(message)] == [
+        message for message in sent if message["role"] == role and message["content"] == content
+    ]
+    assert str(sent).count("cache_control") == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "role"), [(turn("user", result()), "tool"), (turn("user", result(), text("Go on.")), "user")]
+)
+def test_the_breakpoint_of_a_whole_request_is_at_its_end(last: Any, role: str) -> None:
+    """On what the user or a tool said last."""
+    sent = body([*user("Hi"), turn("assistant", use()), last], **MARK, **CLAUDE)["messages"]
+    assert [message["role"] for message in sent if "cache_control" in str(message)] == [role]
+    assert "cache_control" in str(sent[-1])
+
+
+def test_a_prefix_is_the_same_once_the_breakpoint_moved_on() -> None:
+    """Texts stay apart, for only equal blocks are found in the cache."""
+    first, later = (
+        body([*user(text("a"), text("b", **more)), turn("assistant", "c"), *user("d")], **CLAUDE)["messages"][0]
+        for more in (MARK, {})
+    )
+    assert [part["text"] for part in first["content"]] == [part["text"] for part in later["content"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("dialect", ["generic", "deepseek", "moonshot", "openai", "groq"])
+def test_text_alone_is_a_string(dialect: str) -> None:
+    """Every server takes it; DeepSeek and text models take nothing else."""
+    assert body(user(text("a"), text("b")), dialect)["messages"] == user("a\n\nb")
 
 
 def test_the_ids_of_a_conversation() -> None:

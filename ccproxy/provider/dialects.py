@@ -39,12 +39,12 @@ class Dialect:
     takes_pdf: bool = False
     takes_pdf_urls: bool = False
     takes_media_in_results: bool = False  # images and files may stand in a tool result
-    needs_text_content: bool = False  # text parts are joined into one string
     null_content: bool = True  # content: null beside tool calls; else an empty string
     needs_turn_after_tool: bool = False  # an assistant message must stand between tool and user
     fixed_sampling: str = r"(?!)"  # models that refuse temperature and top_p
     fixed_stop: str = r"(?!)"  # models that refuse stop: matched here alone
     keeps_cache_control: str = r"(?!)"  # models for which cache_control on text parts means something
+    marks_results: bool = False  # a text part with cache_control may stand in a tool message
     json_output: str = "instruction"  # "schema": json_schema; "object": JSON mode and the schema in the prompt
     takes_strict: bool = False
     takes_user_hash: bool = False  # prompt_cache_key and safety_identifier
@@ -63,7 +63,7 @@ class Dialect:
     total_includes_thinking: bool = False  # completion_tokens leaves the thinking out, total_tokens does not
 
 
-GENERIC = Dialect("generic", needs_text_content=True)
+GENERIC = Dialect("generic")
 _OPENAI = Dialect(
     "openai",
     max_tokens_field="max_completion_tokens",
@@ -115,6 +115,7 @@ DIALECTS: Dict[str, Dialect] = {
             takes_pdf=True,
             takes_pdf_urls=True,
             keeps_cache_control=r"claude|gemini|minimax|glm",
+            marks_results=True,
             web_search="plugin",
             json_output="schema",
         ),
@@ -144,6 +145,7 @@ DIALECTS: Dict[str, Dialect] = {
             takes_parallel_tool_calls=True,
             tool_choice_any="auto",
             keeps_cache_control=r"",
+            marks_results=True,
             json_output="object",
             reasoning_field="reasoning_content",
         ),
@@ -160,7 +162,6 @@ DIALECTS: Dict[str, Dialect] = {
             max_tokens_field="max_completion_tokens",
             max_tools=128,
             takes_parallel_tool_calls=True,
-            needs_text_content=True,
             null_content=False,
             takes_own_reasoning=False,
         ),

@@ -42,6 +42,11 @@ class Target(NamedTuple):
         """The model's dialect."""
         return self.model.dialect
 
+    @property
+    def marks_results(self) -> bool:
+        """Whether a tool's result may hold a cache breakpoint."""
+        return self.keeps_cache_control and self.dialect.marks_results
+
 
 def text_part(text: str) -> Json:
     """Return a text part."""
@@ -52,18 +57,32 @@ def parts_of(blocks: Iterable[Block], target: Target, notes: Notes) -> List[Json
     """Return the parts for user content, in order; blank text is dropped."""
     parts: List[Json] = []
     for block in blocks:
-        if isinstance(block, TextBlock):
-            part = text_part(block.text)
-            if target.keeps_cache_control and block.cache_control:
-                part["cache_control"] = block.cache_control
-            parts.append(part)
-        elif isinstance(block, ImageBlock):
-            parts.append(_image(block.source, target, notes))
-        elif isinstance(block, DocumentBlock):
-            parts.extend(_document(block, target, notes))
-        elif isinstance(block, OtherBlock):
-            parts.append(text_part(text_of_other(block, notes)))
-    return [part for part in parts if part["type"] != "text" or part["text"].strip()]
+        add_parts(parts, block, target, notes)
+    return parts
+
+
+def add_parts(parts: List[Json], block: Block, target: Target, notes: Notes) -> None:
+    """Add the parts for one block to those of the blocks before it."""
+    if isinstance(block, TextBlock):
+        made = [text_part(block.text)]
+    elif isinstance(block, ImageBlock):
+        made = [_image(block.source, target, notes)]
+    elif isinstance(block, DocumentBlock):
+        made = _document(block, target, notes)
+    elif isinstance(block, OtherBlock):
+        made = [text_part(text_of_other(block, notes))]
+    else:
+        return
+    parts += [part for part in made if part["type"] != "text" or part["text"].strip()]
+    if target.keeps_cache_control and block.cache_control:
+        mark(parts, block.cache_control)
+
+
+def mark(parts: Sequence[Json], cache_control: Json) -> None:
+    """Put a cache breakpoint on the last text: on other parts providers do not know it."""
+    last = next((part for part in reversed(parts) if part["type"] == "text"), None)
+    if last is not None:
+        last["cache_control"] = cache_control
 
 
 def media_word(part: Json) -> str:
@@ -77,12 +96,14 @@ def join_text(parts: Iterable[Json], separator: str = "\n") -> str:
 
 
 def simplify(parts: Sequence[Json], target: Target) -> Union[str, List[Json]]:
-    """Return content in its plainest form: one text is a string, which every server takes."""
-    if any("cache_control" in part for part in parts):
+    """Return content in its plainest form: text alone is a string, which every server takes (DeepSeek no other).
+
+    Where breakpoints count, texts stay apart: the prefix must be the same once the breakpoint has moved on.
+    """
+    stays_apart = target.keeps_cache_control and len(parts) > 1
+    if stays_apart or any("cache_control" in part or media_word(part) for part in parts):
         return list(parts)
-    if all(not media_word(part) for part in parts) and (len(parts) <= 1 or target.dialect.needs_text_content):
-        return join_text(parts, "\n\n")
-    return list(parts)
+    return join_text(parts, "\n\n")
 
 
 def _image(source: Json, target: Target, notes: Notes) -> Json:

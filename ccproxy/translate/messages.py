@@ -37,7 +37,19 @@ from ..anthropic import (
 from ..errors import InvalidRequest
 from ..openai import ChatMessage, ToolCall, dump
 from ..remembered import once, once_each
-from .content import UNSPOKEN, Notes, Target, join_text, media_word, parts_of, simplify, text_of_other, text_part
+from .content import (
+    UNSPOKEN,
+    Notes,
+    Target,
+    add_parts,
+    join_text,
+    mark,
+    media_word,
+    parts_of,
+    simplify,
+    text_of_other,
+    text_part,
+)
 from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
 from .reasoning import Returned, call_fields, give_back
@@ -109,15 +121,15 @@ def of_turns(
     return items
 
 
-def with_breakpoint(messages: List[ChatMessage], cache_control: Json) -> List[ChatMessage]:
-    """Return the messages with a cache breakpoint on the last text of the last user message."""
-    last = next((n for n in range(len(messages) - 1, -1, -1) if messages[n].role == "user"), None)
+def with_breakpoint(messages: List[ChatMessage], cache_control: Json, target: Target) -> List[ChatMessage]:
+    """Return the messages with a cache breakpoint on the last text of what the user, or a tool, said last."""
+    roles = ("user", "tool") if target.marks_results else ("user",)
+    last = next((n for n in range(len(messages) - 1, -1, -1) if messages[n].role in roles), None)
     if last is None:
         return messages
     content = messages[last].content
     parts = [dict(part) for part in content] if isinstance(content, list) else [text_part(content or "")]
-    if parts[-1]["type"] == "text":
-        parts[-1]["cache_control"] = cache_control
+    mark(parts, cache_control)
     return [*messages[:last], replace(messages[last], content=parts), *messages[last + 1 :]]
 
 
@@ -206,7 +218,8 @@ def _place_system(messages: Sequence[Message], target: Target) -> List[Message]:
             if not text.strip() or (is_over and message.raw.get("clear_at") == "next_user_message"):
                 continue
             if target.dialect.system_in_conversation != "inline":
-                reminder = TextBlock(f"<system-reminder>\n{text}\n</system-reminder>")
+                marks = [block.cache_control for block in message.content if isinstance(block, TextBlock)]
+                reminder = TextBlock(f"<system-reminder>\n{text}\n</system-reminder>", marks[-1])
                 message = Message("user", (reminder,))
             if placed and any(isinstance(block, ToolUseBlock) for block in placed[-1].content):
                 waiting.append(message)
@@ -320,7 +333,7 @@ def _carried(tool_id: str, returned: Returned, target: Target) -> Optional[Json]
 def _user(message: Message, calls: Sequence[str], target: Target, notes: Notes) -> List[ChatMessage]:
     """Return the tool messages of a turn, one for each open call, and after them what the user says."""
     results, parts = user_parts(message, calls, target, notes)
-    answers = [ChatMessage("tool", join_text(result), tool_call_id=call_id) for call_id, result in results]
+    answers = [ChatMessage("tool", simplify(result, target), tool_call_id=call_id) for call_id, result in results]
     if not parts:
         return answers
     between = [ChatMessage("assistant", UNDERSTOOD)] if answers and target.dialect.needs_turn_after_tool else []
@@ -338,16 +351,19 @@ def user_parts(
     results: List[Tuple[str, List[Json]]] = []
     parts: List[Json] = []
     for call in calls:
-        text, media = _result(given[call], target, notes) if call in given else (MISSING_RESULT, [])
+        given_result = given.get(call)
+        text, media = _result(given_result, target, notes) if given_result else (MISSING_RESULT, [])
         call_id = provider_tool_id(call, target.dialect.tool_id_pattern)
         results.append((call_id, [text_part(text)]))
+        if given_result and given_result.cache_control and target.marks_results:
+            mark(results[-1][1], given_result.cache_control)
         if media and target.dialect.takes_media_in_results:
             results[-1][1].extend(media)
         elif media:
             parts += [text_part(f"{media_word(media[0]).capitalize()} from tool result {call_id}:"), *media]
     for block in message.content:
         if not isinstance(block, ToolResultBlock):
-            parts += parts_of([block], target, notes)
+            add_parts(parts, block, target, notes)
         elif block.tool_use_id not in calls:  # its call was trimmed from the history
             text, media = _result(block, target, notes)
             parts += [text_part(f"[tool result {unseal_id(block.tool_use_id)[0]}]\n{text}"), *media]

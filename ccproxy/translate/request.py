@@ -101,7 +101,7 @@ def _chat(
         options["stream_options"] = {"include_usage": True}
     messages = translate_messages(request, target, notes, instructions)
     if target.keeps_cache_control and isinstance(request.raw.get("cache_control"), dict):
-        messages = with_breakpoint(messages, request.raw["cache_control"])
+        messages = with_breakpoint(messages, request.raw["cache_control"], target)
     if messages[-1].role == "assistant":
         options.update(target.dialect.continue_fields)
     options.update(target.model.extra_body)
