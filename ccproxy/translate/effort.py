@@ -7,7 +7,8 @@ A model in no row is sent nothing: its own default is better than a refused fiel
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Mapping, Optional, Tuple
+from dataclasses import field
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..anthropic import MessagesRequest
 from ..config.schema import EFFORTS, Model
@@ -50,145 +51,156 @@ def _effort(request: MessagesRequest) -> Optional[str]:
 
 @frozen
 class Row:
-    """One dialect's models. ``levels`` gives the fields per intent; ``with_tools`` replaces it beside tools."""
+    """One dialect's models: the fields without thinking (None: they cannot), and what makes those of an effort."""
 
     pattern: str
-    levels: Mapping[str, Json]
-    with_tools: Optional[Mapping[str, Json]] = None
+    off: Optional[Json]
+    build: Callable[[Any], Json]
+    words: Mapping[str, Any] = field(default_factory=dict)
+    """The dialect's word, or number of tokens, for each effort that it calls otherwise."""
+    with_tools: Optional[Json] = None
+    """Replaces all beside tools."""
 
 
-def _levels(off: Optional[Json], build: Any, **names: Any) -> Dict[str, Json]:
-    """Return a level table; ``names`` maps each effort to the dialect's word for it."""
-    levels = {effort: build(names.get(effort, effort)) for effort in EFFORTS}
-    return {**levels, OFF: off} if off is not None else levels
+_THREE: Dict[str, Any] = {"xhigh": "high", "max": "high"}
+_LOW_HIGH_MAX: Dict[str, Any] = {"medium": "high", "xhigh": "high"}
+_TOKENS: Dict[str, Any] = {"low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
+_LEAST_TOKENS = 1024
+"""Claude refuses to think with fewer."""
 
 
 def _word(value: Any) -> Json:
     return {"reasoning_effort": value}
 
 
-_THREE: Dict[str, Any] = {"xhigh": "high", "max": "high"}
-_LOW_HIGH_MAX: Dict[str, Any] = {"medium": "high", "xhigh": "high"}
-_BUDGET_TOKENS: Dict[str, Any] = {"low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
-_NONE: Mapping[str, Json] = {}
-
-
 def _thinking(kind: str, **more: Any) -> Json:
     return {"thinking": {"type": kind, **more}}
 
 
-def _google(config: Json) -> Json:
+def _google(**config: Any) -> Json:
     """Over plain HTTP Google's extension is the body key ``extra_body``; it excludes ``reasoning_effort``."""
-    return {"extra_body": {"google": {"thinking_config": {**config, "include_thoughts": True}}}}
+    return {"extra_body": {"google": {"thinking_config": config}}}
+
+
+def _google_budget(tokens: int) -> Json:
+    return _google(thinking_budget=tokens, include_thoughts=True)
 
 
 def _deepseek(word: str) -> Json:
     return {**_thinking("enabled"), "reasoning_effort": word}
 
 
-def _template(**more: Any) -> Json:
-    return {"chat_template_kwargs": {"enable_thinking": True}, **more}
+def _template(is_on: bool, **more: Any) -> Json:
+    return {"chat_template_kwargs": {"enable_thinking": is_on}, **more}
 
-
-_NO_TEMPLATE_THINKING: Json = {"chat_template_kwargs": {"enable_thinking": False}}
 
 ROWS: Dict[str, Tuple[Row, ...]] = {
     "openai": (
         # Function tools on chat completions: these models must be told "none", or must not be told anything.
-        Row(
-            r"^gpt-(5\.6|6-sol|6-luna|6\.1-terra)",
-            _levels(_word("none"), _word),
-            dict.fromkeys((OFF, UNSET, *EFFORTS), _word("none")),
-        ),
-        Row(r"^gpt-6", _levels(_word("low"), _word)),
-        Row(r"^gpt-5\.[45]", _levels(_word("none"), _word, max="xhigh"), _NONE),
-        Row(r"^gpt-5\.[1-3]", _levels(_word("none"), _word, **_THREE)),
-        Row(r"^gpt-5-codex", _levels(_word("low"), _word, **_THREE)),
-        Row(r"^gpt-5(?!.*chat)", _levels(_word("minimal"), _word, **_THREE)),
-        Row(r"^o\d", _levels(_word("low"), _word, **_THREE)),
+        Row(r"^gpt-(5\.6|6-sol|6-luna|6\.1-terra)", _word("none"), _word, with_tools=_word("none")),
+        Row(r"^gpt-6", _word("low"), _word),
+        Row(r"^gpt-5\.[45]", _word("none"), _word, {"max": "xhigh"}, with_tools={}),
+        Row(r"^gpt-5\.[1-3]", _word("none"), _word, _THREE),
+        Row(r"^gpt-5-codex", _word("low"), _word, _THREE),
+        Row(r"^gpt-5(?!.*chat)", _word("minimal"), _word, _THREE),
+        Row(r"^o\d", _word("low"), _word, _THREE),
     ),
     "gemini": (
-        Row(
-            r"2\.5-flash",
-            _levels(
-                {"extra_body": {"google": {"thinking_config": {"thinking_budget": 0}}}},
-                lambda tokens: _google({"thinking_budget": tokens}),
-                **_BUDGET_TOKENS,
-            ),
-        ),
-        Row(r"2\.5-pro", _levels(None, lambda n: _google({"thinking_budget": n}), **{**_BUDGET_TOKENS, "max": 32768})),
-        Row(r"gemini-[3-9]", _levels(None, lambda word: _google({"thinking_level": word}), **_THREE)),
+        Row(r"2\.5-flash", _google(thinking_budget=0), _google_budget, _TOKENS),
+        Row(r"2\.5-pro", None, _google_budget, {**_TOKENS, "max": 32768}),
+        Row(r"gemini-[3-9]", None, lambda word: _google(thinking_level=word, include_thoughts=True), _THREE),
     ),
-    "deepseek": (
-        Row(r"v4|v3\.2|deepseek-(chat|reasoner)$", _levels(_thinking("disabled"), _deepseek, **_LOW_HIGH_MAX)),
-    ),
+    "deepseek": (Row(r"v4|v3\.2|deepseek-(chat|reasoner)$", _thinking("disabled"), _deepseek, _LOW_HIGH_MAX),),
     "openrouter": (
         # Models that think by a budget take it better than a word.
         Row(
             r"claude|gemini-2\.5",
-            _levels({"reasoning": {"effort": "none"}}, lambda n: {"reasoning": {"max_tokens": n}}, **_BUDGET_TOKENS),
+            {"reasoning": {"effort": "none"}},
+            lambda tokens: {"reasoning": {"max_tokens": tokens}},
+            _TOKENS,
         ),
-        Row(r"", _levels({"reasoning": {"effort": "none"}}, lambda word: {"reasoning": {"effort": word}}, max="xhigh")),
+        Row(r"", {"reasoning": {"effort": "none"}}, lambda word: {"reasoning": {"effort": word}}, {"max": "xhigh"}),
     ),
     "moonshot": (
-        Row(r"k3", _levels(None, _word, **_LOW_HIGH_MAX)),
-        Row(r"k2\.[56]", _levels(_thinking("disabled"), lambda _: _thinking("enabled", keep="all"))),
+        Row(r"k3", None, _word, _LOW_HIGH_MAX),
+        Row(r"k2\.[56]", _thinking("disabled"), lambda _: _thinking("enabled", keep="all")),
     ),
     "zai": (
-        Row(r"glm-5\.3", _levels(_word("low"), _word, **_LOW_HIGH_MAX)),
-        Row(r"glm-(4\.[5-9]|5)", _levels(_thinking("disabled"), lambda _: _thinking("enabled", clear_thinking=False))),
+        Row(r"glm-5\.3", _word("low"), _word, _LOW_HIGH_MAX),
+        Row(r"glm-(4\.[5-9]|5)", _thinking("disabled"), lambda _: _thinking("enabled", clear_thinking=False)),
     ),
     "qwen": (
         Row(
             r"qwen3|qwen-(plus|turbo|max|flash)",
-            _levels(
-                {"enable_thinking": False},
-                lambda tokens: {"enable_thinking": True, **({"thinking_budget": tokens} if tokens else {})},
-                **{**_BUDGET_TOKENS, "xhigh": None, "max": None},
-            ),
+            {"enable_thinking": False},
+            lambda tokens: {"enable_thinking": True, **({"thinking_budget": tokens} if tokens else {})},
+            {**_TOKENS, "xhigh": None, "max": None},
         ),
     ),
-    "doubao": (Row(r"seed|thinking", _levels(_thinking("disabled"), _deepseek, **_THREE)),),
-    "xai": (Row(r"grok-3-mini", _levels(None, _word, medium="low", **_THREE)),),
+    "doubao": (Row(r"seed|thinking", _thinking("disabled"), _deepseek, _THREE),),
+    "xai": (Row(r"grok-3-mini", None, _word, {"medium": "low", **_THREE}),),
     "groq": (
-        Row(r"gpt-oss", _levels(None, _word, **_THREE)),
-        Row(r"qwen3", _levels(_word("none"), lambda _: _word("default"))),
+        Row(r"gpt-oss", None, _word, _THREE),
+        Row(r"qwen3", _word("none"), lambda _: _word("default")),
     ),
     "mistral": (
-        Row(r"mistral-(small|medium)-latest", _levels(_word("none"), _word, low="none", medium="high", **_THREE)),
+        Row(r"mistral-(small|medium)-latest", _word("none"), _word, {"low": "none", "medium": "high", **_THREE}),
     ),
     "vllm": (
-        Row(r"gpt-oss", _levels(None, _word, **_THREE)),
-        Row(r"qwen3|glm", _levels(_NO_TEMPLATE_THINKING, lambda _: _template())),
+        Row(r"gpt-oss", None, _word, _THREE),
+        Row(r"qwen3|glm", _template(False), lambda _: _template(True)),
     ),
     "llamacpp": (
-        Row(r"gpt-oss", _levels(None, _word, **_THREE)),
+        Row(r"gpt-oss", None, _word, _THREE),
         Row(
             r"qwen3|glm",
-            _levels(
-                {**_NO_TEMPLATE_THINKING, "thinking_budget_tokens": 0},
-                lambda tokens: _template(thinking_budget_tokens=tokens),
-                **{**_BUDGET_TOKENS, "xhigh": -1, "max": -1},
-            ),
+            _template(False, thinking_budget_tokens=0),
+            lambda tokens: _template(True, thinking_budget_tokens=tokens),
+            {**_TOKENS, "xhigh": -1, "max": -1},
         ),
     ),
-    "ollama": (Row(r"gpt-oss|qwen3|deepseek|glm|thinking|r1", _levels(_word("none"), _word, xhigh="high")),),
-    "lmstudio": (Row(r"gpt-oss", _levels(None, _word, **_THREE)),),
+    "ollama": (Row(r"gpt-oss|qwen3|deepseek|glm|thinking|r1", _word("none"), _word, {"xhigh": "high"}),),
+    "lmstudio": (Row(r"gpt-oss", None, _word, _THREE),),
 }
 
 
-def effort_fields(request: MessagesRequest, model: Model, has_tools: bool) -> Json:
-    """Return the fields that ask a model for the request's amount of thinking; models.yaml's effort wins."""
+def effort_fields(request: MessagesRequest, model: Model, has_tools: bool, output_limit: int) -> Json:
+    """Return the fields that ask a model for the request's amount of thinking; models.yaml's effort wins.
+
+    Args:
+        output_limit: the most output tokens that are asked for; thinking is part of them.
+    """
     configured = model.reasoning_effort
     row = next((row for row in ROWS.get(model.dialect.name, ()) if re.search(row.pattern, model.name.lower())), None)
     if row is None:
         return _word(configured) if configured else {}
-    # What some models cannot do beside tools they can on the Responses API.
-    levels = row.levels if row.with_tools is None or not has_tools or model.api == "responses" else row.with_tools
+    if has_tools and row.with_tools is not None and model.api != "responses":
+        return row.with_tools  # what these models cannot do beside tools they can on the Responses API
     intent = OFF if configured == "none" else configured or thinking_intent(request)
     choice = request.tool_choice
     if has_tools and choice and choice.type in ("any", "tool") and not model.dialect.thinks_when_forced:
         intent = OFF
     if intent == "minimal":
         return _word(intent)
-    return dict(levels.get(intent, {}))
+    word = row.words.get(intent, intent)
+    if isinstance(word, int) and word > 0:
+        tokens = (not configured and _budget(request)) or word
+        most = row.words["max"] or 0
+        word = _fitting(min(tokens, most) if most > 0 else tokens, output_limit)
+    if intent == OFF or word == 0:
+        return row.off or {}
+    return row.build(word) if intent in EFFORTS else {}
+
+
+def _budget(request: MessagesRequest) -> Optional[int]:
+    """Return the tokens of manual thinking, as far as no effort replaces them."""
+    tokens = request.thinking.get("budget_tokens")
+    is_manual = request.thinking.get("type") == "enabled" and _effort(request) is None
+    return max(tokens, _LEAST_TOKENS) if is_manual and isinstance(tokens, int) else None
+
+
+def _fitting(tokens: int, output_limit: int) -> int:
+    """Return how many tokens may be thought: half of the output where all of it would be; 0 where that is too few."""
+    if tokens < output_limit:
+        return tokens
+    return output_limit // 2 if output_limit // 2 >= _LEAST_TOKENS else 0

@@ -65,7 +65,7 @@ def translate_request(request: MessagesRequest, model: Model, *, output_limit: i
         **sampling_fields(request, model, notes),
         **length_fields(request, model, output_limit),
         **choice,
-        **effort_fields(request, model, bool(tools)),
+        **effort_fields(request, model, bool(tools), min(request.max_tokens or output_limit, output_limit)),
         **format_fields(request, model),
         **identity_fields(request, model),
     }
