@@ -93,6 +93,17 @@ def test_a_stream_that_came_whole_is_one_write(monkeypatch: pytest.MonkeyPatch) 
     assert writes[0].endswith(b"\r\n0\r\n\r\n")
 
 
+@pytest.mark.parametrize(("entry", "is_streamed"), [({}, True), ({"can_stream": False}, False)])
+def test_what_may_think_in_streams_alone_is_asked_for_one(entry: Any, is_streamed: bool) -> None:
+    """Some of Qwen's models refuse to think otherwise; a client that wants no stream gets the message of it."""
+    with proxy_with(dialect="qwen", **entry) as (proxy, stub):
+        answer = ask(proxy.url, "/v1/messages", user(thinking={"type": "adaptive"}))
+        assert bool(stub.requests[0].body.get("stream")) == is_streamed
+    assert answer.json["type"] == "message"
+    assert answer.json["stop_reason"] == "end_turn"
+    assert answer.json["content"]
+
+
 # --- streams ----------------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,8 @@ def test_a_forced_choice_turns_thinking_off() -> None:
     """Where a provider refuses both together."""
     forced = {"tool_choice": {"type": "any"}, "tools": [TOOL]}
     assert fields("deepseek", "deepseek-chat", has_tools=True, **forced, **LOW) == DISABLED
+    for name, sent in (("anthropic/claude-sonnet-5", {"effort": "none"}), ("openai/gpt-5", {"effort": "low"})):
+        assert fields("openrouter", name, has_tools=True, **forced, **LOW) == {"reasoning": sent}
     assert fields("openai", "gpt-5", has_tools=True, **forced, **LOW) == effort("low")
 
 

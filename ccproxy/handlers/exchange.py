@@ -40,8 +40,8 @@ _JSON = {"content-type": "application/json"}
 
 def translate_for(request: MessagesRequest, model: Model, context: Context) -> Translated:
     """Return a request translated for one model; a model that cannot stream is asked for a completion."""
-    limit = context.config.output_limit(model)
-    return translate_request(request, model, output_limit=limit, stream=request.stream and model.can_stream)
+    stream = model.can_stream and (request.stream or model.dialect.streams_always)
+    return translate_request(request, model, output_limit=context.config.output_limit(model), stream=stream)
 
 
 @lru_cache(maxsize=256)

@@ -25,12 +25,13 @@ class Dialect:
     min_output_tokens: int = 1
     max_stop_sequences: int = 4
     takes_stream_options: bool = True
+    streams_always: bool = False  # models may think in streams alone
     takes_parallel_tool_calls: bool = False
     takes_top_k: bool = False
     tool_choice_any: str = "required"
     tool_choice_takes_name: bool = True
     takes_tool_choice_none: bool = True
-    thinks_when_forced: bool = True  # a forced tool choice is refused while thinking
+    unthinking_when_forced: str = r"(?!)"  # models that refuse a forced tool choice while they think
     max_tools: Optional[int] = None
     tool_id_pattern: str = r"[\x21-\x7e]{1,64}"
     system_in_conversation: str = "user"  # "inline": kept as a system message in place
@@ -99,7 +100,7 @@ DIALECTS: Dict[str, Dialect] = {
         ),
         Dialect(
             "deepseek",
-            thinks_when_forced=False,
+            unthinking_when_forced=r"",
             max_stop_sequences=16,
             max_tools=128,
             system_in_conversation="inline",
@@ -116,12 +117,13 @@ DIALECTS: Dict[str, Dialect] = {
             takes_pdf_urls=True,
             keeps_cache_control=r"claude|gemini|minimax|glm",
             marks_results=True,
+            unthinking_when_forced=r"claude",
             web_search="plugin",
             json_output="schema",
         ),
         Dialect(
             "moonshot",
-            thinks_when_forced=False,
+            unthinking_when_forced=r"",
             fixed_sampling=r"k2\.[5-9]|k3|thinking",
             tool_choice_any="auto",
             tool_choice_takes_name=False,
@@ -141,7 +143,8 @@ DIALECTS: Dict[str, Dialect] = {
         ),
         Dialect(
             "qwen",
-            thinks_when_forced=False,
+            streams_always=True,
+            unthinking_when_forced=r"",
             takes_parallel_tool_calls=True,
             tool_choice_any="auto",
             keeps_cache_control=r"",
@@ -202,7 +205,7 @@ RESPONSES: Dict[str, Dialect] = {
         takes_media_in_results=row.name in ("openai", "azure"),
         web_search={"openai": "openai", "azure": "openai", "xai": "tool"}.get(row.name, row.web_search),
         tool_choice_any="required",
-        thinks_when_forced=True,
+        unthinking_when_forced=r"(?!)",
         needs_turn_after_tool=False,
         keeps_cache_control=r"(?!)",
         continue_fields=(),

@@ -177,8 +177,8 @@ def effort_fields(request: MessagesRequest, model: Model, has_tools: bool, outpu
     if has_tools and row.with_tools is not None and model.api != "responses":
         return row.with_tools  # what these models cannot do beside tools they can on the Responses API
     intent = OFF if configured == "none" else configured or thinking_intent(request)
-    choice = request.tool_choice
-    if has_tools and choice and choice.type in ("any", "tool") and not model.dialect.thinks_when_forced:
+    is_forced = has_tools and request.tool_choice is not None and request.tool_choice.type in ("any", "tool")
+    if is_forced and re.search(model.dialect.unthinking_when_forced, model.name):
         intent = OFF
     if intent == "minimal":
         return _word(intent)
