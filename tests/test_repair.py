@@ -121,6 +121,13 @@ ROWS: List[Tuple[Callable[[Json], bool], str, str, str, Json]] = [
         {"tools": TOOLS, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
     ),
     (
+        has("tool_stream"),
+        "property 'tool_stream' is unsupported",
+        "zai",
+        "glm-4.6",
+        {"stream": True, "tools": TOOLS},
+    ),
+    (
         has("stream_options"),
         '[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]',
         "generic",

@@ -234,6 +234,17 @@ def test_text_alone_is_a_string(dialect: str) -> None:
     assert body(user(text("a"), text("b")), dialect)["messages"] == user("a\n\nb")
 
 
+@pytest.mark.parametrize(
+    ("dialect", "stream", "tools", "is_sent"),
+    [("zai", True, 1, True), ("zai", False, 1, False), ("zai", True, 0, False), ("generic", True, 1, False)],
+)
+def test_arguments_come_as_they_are_made(dialect: str, stream: bool, tools: int, is_sent: bool) -> None:
+    """Z.ai sends those of a call at its end alone unless it is asked, and hangs up in so long a silence."""
+    asked = [{"name": "Read", "input_schema": {"type": "object"}}] * tools
+    sent = translated(user("Hi"), dialect, stream=stream, tools=asked).request.to_dict()
+    assert sent.get("tool_stream", False) == is_sent
+
+
 def test_the_ids_of_a_conversation() -> None:
     """New ids must differ from all of them."""
     calls = [use("a"), use(seal_id("b", "what it carries"))]

@@ -25,6 +25,7 @@ class Dialect:
     min_output_tokens: int = 1
     max_stop_sequences: int = 4
     takes_stream_options: bool = True
+    takes_tool_stream: bool = False  # it sends the arguments of a call at their end alone unless it is asked
     streams_always: bool = False  # models may think in streams alone
     takes_parallel_tool_calls: bool = False
     takes_top_k: bool = False
@@ -134,6 +135,7 @@ DIALECTS: Dict[str, Dialect] = {
         ),
         Dialect(
             "zai",
+            takes_tool_stream=True,
             tool_choice_any="auto",
             tool_choice_takes_name=False,
             takes_tool_choice_none=False,

@@ -16,7 +16,9 @@ Json = Dict[str, Any]
 Repair = Callable[[Json], Json]
 
 _DROPPABLE = "temperature|top_p|top_k|stop|parallel_tool_calls|stream_options|reasoning_effort|response_format|thinking"
-_DROPPABLE += "|prompt_cache_key|safety_identifier|chat_template_kwargs|thinking_budget|enable_thinking|reasoning"
+_DROPPABLE += (
+    "|prompt_cache_key|safety_identifier|chat_template_kwargs|tool_stream|thinking_budget|enable_thinking|reasoning"
+)
 _REFUSED = (
     r"not support|unsupported|unrecogni[sz]ed|extra inputs|extra_forbidden|unknown|not permitted|invalid|does not allow"
 )

@@ -99,6 +99,8 @@ def _chat(
 ) -> ChatRequest:
     if stream and target.dialect.takes_stream_options:
         options["stream_options"] = {"include_usage": True}
+    if stream and tools and target.dialect.takes_tool_stream:
+        options["tool_stream"] = True
     messages = translate_messages(request, target, notes, instructions)
     if target.keeps_cache_control and isinstance(request.raw.get("cache_control"), dict):
         messages = with_breakpoint(messages, request.raw["cache_control"], target)
