@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -166,6 +167,21 @@ def test_bodies_only_when_they_are_asked_for(tmp_path: Path) -> None:
     assert "True with ***" in lines[0]
     assert "message_stop" in lines[1]
     assert (tmp_path / "logs" / "bodies.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_body_that_is_too_long_is_logged_with_its_size(tmp_path: Path) -> None:
+    """Its first megabyte stands there, and the size of all of it, streamed or not."""
+    variables = {"LOG_FILE_PATH": str(tmp_path), "LOG_BODIES": "1"}
+    with running(serve_command("--port", "0"), tmp_path, variables) as process:
+        url = process.address()
+        sizes = []
+        for stream in (True, False):
+            question = json.dumps(user(f"demo: text {'x' * 1_500_000}", stream=stream)).encode()
+            sizes += [len(question), len(ask(url, "/v1/messages", question).body)]
+    entries = [json.loads(line[line.index("{") :]) for line in (tmp_path / "bodies.log").read_text().splitlines()]
+    assert [entry["bytes"] for entry in entries] == sizes
+    assert min(sizes) > 1_500_000
+    assert [len(entry["body"]) for entry in entries] == [1_000_003] * 4
 
 
 @has_full_device

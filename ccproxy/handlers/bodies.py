@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Iterator, List, Tuple
+from typing import Iterator, Optional, Tuple
 
 from ..config.credentials import secret_headers
 from ..config.schema import Config
@@ -26,25 +26,33 @@ def record(request: Request, response: Response, request_id: str, config: Config
     if not isinstance(body, Stream):
         _write(request_id, str(response.status), body, secrets)
         return response
-    kept: List[bytes] = []
+    kept = _Kept()
 
     def on_close() -> None:
         body.close()
-        _write(request_id, str(response.status), b"".join(kept), secrets)
+        _write(request_id, str(response.status), bytes(kept.begin), secrets, kept.size)
 
-    return Response(response.status, response.headers, Stream(_kept(body, kept), on_close))
-
-
-def _kept(parts: Iterator[bytes], kept: List[bytes]) -> Iterator[bytes]:
-    size = 0
-    for part in parts:
-        if size <= MAX_BODY:
-            kept.append(part)
-            size += len(part)
-        yield part
+    return Response(response.status, response.headers, Stream(kept.of(body), on_close))
 
 
-def _write(request_id: str, what: str, body: bytes, secrets: Tuple[str, ...]) -> None:
-    text = body[:MAX_BODY].decode("utf-8", "replace") + ("..." if len(body) > MAX_BODY else "")
-    entry = {"id": request_id, "what": what, "bytes": len(body), "body": mask(text, secrets)}
+class _Kept:
+    """The beginning of a body that passes, and the size of all of it."""
+
+    def __init__(self) -> None:
+        self.begin = bytearray()
+        self.size = 0
+
+    def of(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass the parts on."""
+        for part in parts:
+            self.size += len(part)
+            if len(self.begin) < MAX_BODY:
+                self.begin += part
+            yield part
+
+
+def _write(request_id: str, what: str, body: bytes, secrets: Tuple[str, ...], size: Optional[int] = None) -> None:
+    size = len(body) if size is None else size
+    text = body[:MAX_BODY].decode("utf-8", "replace") + ("..." if size > MAX_BODY else "")
+    entry = {"id": request_id, "what": what, "bytes": size, "body": mask(text, secrets)}
     log.info("%s", json.dumps(entry))
