@@ -20,6 +20,8 @@ class Usage:
     cache_creation_input_tokens: int = 0
     thinking_tokens: int = 0
     web_searches: int = 0
+    cache_creation_1h_input_tokens: int = 0
+    """Those of the cache writes that are kept for an hour, where a provider tells them apart."""
 
     @property
     def prompt_tokens(self) -> int:

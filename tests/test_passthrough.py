@@ -31,7 +31,7 @@ Json = Dict[str, Any]
 
 KEY, TOKEN = "sk-ant-ours", "token-of-the-proxy"
 JSON = {"content-type": "application/json"}
-MESSAGE = {
+MESSAGE: Json = {
     "type": "message",
     "content": [],
     "stop_reason": "end_turn",
@@ -250,6 +250,36 @@ def test_an_odd_usage(usage: Any) -> None:
     with direct(Answer(200, JSON, [body])) as pair:
         assert pair.post(user()).body == body
         assert " in=0 cached=0 out=0 " in pair.lines.get(timeout=10).getMessage()
+
+
+WRITTEN = {"cache_creation_input_tokens": 6, "cache_creation": {"ephemeral_1h_input_tokens": 4}}
+KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
+PRICES = {f"{kind}_cost_per_token": 10**power for power, kind in enumerate(KINDS)}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        (WRITTEN, "$42753"),
+        ({**WRITTEN, "inference_geo": "us"}, "$47028.3"),
+        ({**WRITTEN, "speed": "fast"}, "-"),
+        ({"cache_creation_input_tokens": 2, "cache_creation": {"ephemeral_1h_input_tokens": 4}}, "$20753"),
+        ({"cache_creation_input_tokens": 2, "cache_creation": [4]}, "$2753"),
+    ],
+    ids=str,
+)
+def test_each_kind_of_tokens_has_its_price(stream: bool, told: Json, cost: str) -> None:
+    """What is written into the cache for an hour is told apart, also where only the start of a stream tells it."""
+    usage = {**MESSAGE["usage"], **told}
+    body, headers = json.dumps({**MESSAGE, "usage": usage}).encode(), JSON
+    if stream:
+        start = frame("message_start", message={**MESSAGE, "usage": {**usage, "output_tokens": 1}})
+        delta = frame("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 5})
+        body, headers = (start + delta).encode() + END, {"content-type": "text/event-stream"}
+    with direct(Answer(200, headers, [body]), **PRICES) as pair:
+        pair.post(user(stream=stream))
+        assert f" cost={cost} " in pair.lines.get(timeout=10).getMessage()
 
 
 DEEP = b'event: %s\ndata: {"content_block":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n\n"

@@ -8,8 +8,8 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from ccproxy.accounting.prices import CLAUDE_PRICES, ClaudePrice
-from ccproxy.accounting.pricing import Prices, claude_cost, cost_of, plain, prices_of, reported_cost
+from ccproxy.accounting.prices import AS_OF, CLAUDE_PRICES, PRICING, Prices
+from ccproxy.accounting.pricing import claude_cost, cost_of, plain, price_factor, prices_of, reported_cost
 from ccproxy.config.schema import Config, Model
 from ccproxy.message import Usage
 from recordings import folder
@@ -65,9 +65,75 @@ def test_money_has_no_rounding() -> None:
 def test_defaults_are_for_models_that_do_not_say() -> None:
     """A model's own price wins, and its cache prices follow the input price it ends up with."""
     config = Config(default_input_cost_per_token=Decimal(2), default_output_cost_per_token=Decimal(3))
-    assert prices_of(model(), config) == Prices(Decimal(2), Decimal(3), Decimal(2), Decimal(2))
-    assert prices_of(model(input="5", cache_read="1"), config) == Prices(Decimal(5), Decimal(3), Decimal(1), Decimal(5))
+    assert prices_of(model(), config) == Prices(*map(Decimal, (2, 3, 2, 2, 2)))
+    assert prices_of(model(input="5", cache_read="1"), config) == Prices(*map(Decimal, (5, 3, 1, 5, 5)))
     assert prices_of(model(input="0"), config).input == 0
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost"),
+    [
+        ({"input": "1", "output": "0", "cache_write": "3", "cache_write_1h": "5"}, "21"),
+        ({"input": "1", "output": "0", "cache_write": "3"}, "15"),
+        ({"input": "1", "output": "0"}, "5"),
+    ],
+)
+def test_what_the_cache_keeps_for_an_hour_has_its_own_price(prices: Dict[str, str], cost: str) -> None:
+    """Without one it costs as much as other writes to the cache."""
+    usage = Usage(cache_creation_input_tokens=5, cache_creation_1h_input_tokens=3)
+    assert cost_of(usage, prices_of(model(**prices), Config())) == Decimal(cost)
+
+
+def at_anthropic(name: str, **fields: Any) -> Model:
+    """A model that Anthropic itself is asked for."""
+    return Model("m", "https://api.anthropic.com/v1", model_name=name, direct=True, **fields)
+
+
+def test_claude_has_its_list_price() -> None:
+    """At Anthropic's own address, with or without an entry, where the entry tells no price; defaults are for others."""
+    config = Config(default_input_cost_per_token=Decimal(2), default_output_cost_per_token=Decimal(3))
+    found = config.find("anthropic/claude-sonnet-4-5-20250929")
+    assert found is not None
+    assert prices_of(found, config) == CLAUDE_PRICES["claude-sonnet-4-5"]
+    assert prices_of(at_anthropic("claude-opus-5-5"), Config()) == CLAUDE_PRICES["claude-opus-5-5"]
+    assert prices_of(at_anthropic("claude-opus-5-5", input_cost_per_token=Decimal(7)), config).input == 7
+    assert prices_of(at_anthropic("claude-of-tomorrow"), config).input == 2
+    elsewhere = Model("m", "https://gateway.example/v1", model_name="claude-opus-5-5", direct=True)
+    assert prices_of(elsewhere, Config()).input is None
+
+
+def test_each_kind_of_claude_tokens_has_its_list_price() -> None:
+    """A million of each, of Sonnet 4.5: input, output, read, written for five minutes, for an hour; and a search."""
+    usage = Usage(10**6, 10**6, 10**6, 2 * 10**6, web_searches=1, cache_creation_1h_input_tokens=10**6)
+    prices = prices_of(at_anthropic("claude-sonnet-4-5"), Config())
+    assert cost_of(usage, prices) == Decimal("3") + 15 + Decimal("0.30") + Decimal("3.75") + 6 + Decimal("0.01")
+
+
+def test_a_long_prompt_of_haiku_costs_more() -> None:
+    """All of its tokens, the output too, once the prompt, cached or not, is above the limit."""
+    assert claude_cost("claude-haiku-5-5", Usage(90_000, 1000, 10_000)) == Decimal("0.0096")
+    assert claude_cost("claude-haiku-5-5", Usage(90_001, 1000, 10_000)) == Decimal("0.0480005")
+
+
+@pytest.mark.parametrize(
+    ("told", "factor"),
+    [
+        ({}, "1"),
+        ({"service_tier": "standard", "inference_geo": "global", "speed": "standard"}, "1"),
+        ({"service_tier": None, "inference_geo": "not_available", "speed": ["?"]}, "1"),
+        ({"inference_geo": "us"}, "1.1"),
+        ({"inference_geo": "us", "service_tier": "batch"}, "0.55"),
+        ({"speed": "fast"}, None),
+        ({"service_tier": "priority", "inference_geo": "us"}, None),
+    ],
+)
+def test_what_changes_the_list_price(told: Any, factor: Optional[str]) -> None:
+    """Anthropic's ``usage`` tells of batches and of inference in the US; a price of a tier's own is not guessed."""
+    found = price_factor(told)
+    assert found == decimal(factor)
+    usage = Usage(input_tokens=100, web_searches=2)
+    cost = cost_of(usage, Prices(input=Decimal("0.5"), web_search=Decimal(3)), found)
+    assert cost == (None if found is None else 50 * found + 6)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +185,13 @@ def test_every_recorded_openrouter_answer_tells_its_cost() -> None:
 )
 def test_a_name_finds_its_price(requested: str, row: str) -> None:
     """Date, ``-latest`` and Claude Code's ``[1m]`` are no part of the model."""
-    assert claude_cost(requested, Usage(1_000_000)) == CLAUDE_PRICES[row].input
+    assert claude_cost(requested, Usage(1)) == CLAUDE_PRICES[row].input
 
 
 def test_an_alias_has_a_price() -> None:
     """What ``ccproxy code`` calls the models counts as the cheapest of Claude's that it may stand for."""
-    assert claude_cost("default:deepseek/deepseek-chat", USAGE) == claude_cost("claude-sonnet-5", USAGE)
-    assert claude_cost("background:deepseek/deepseek-chat", USAGE) is None
+    assert claude_cost("default:deepseek/deepseek-chat", USAGE) == claude_cost("claude-sonnet-5-5", USAGE)
+    assert claude_cost("background:deepseek/deepseek-chat", USAGE) == claude_cost("claude-haiku-5-5", USAGE)
 
 
 @pytest.mark.parametrize(
@@ -138,17 +204,21 @@ def test_an_unknown_model_has_no_price(requested: str) -> None:
 
 def test_the_price_of_the_model_asked_for() -> None:
     """The same tokens, each kind at its own price."""
-    row = ClaudePrice("claude-x", Decimal(1000), Decimal(10000), Decimal(1000000), Decimal(100000), "a page", "a day")
+    row = Prices(Decimal("0.001"), Decimal("0.01"), Decimal("0.1"), Decimal(1))
     assert claude_cost("claude-x", USAGE, {"claude-x": row}) == 4
 
 
 def test_the_price_table() -> None:
-    """Every row names a page of Anthropic's and a day; cache reads are cheaper than input, writes dearer."""
-    for name, row in CLAUDE_PRICES.items():
-        assert name == row.model
-        assert row.source.startswith("https://platform.claude.com/docs/")
-        assert len(row.as_of.split("-")) == 3
-        assert 0 < row.cache_read < row.input < row.cache_write < row.output
+    """It has a page of Anthropic's and a day; reads of the cache are cheaper than input, writes dearer."""
+    assert PRICING.startswith("https://platform.claude.com/docs/")
+    assert len(AS_OF.split("-")) == 3
+    for model in CLAUDE_PRICES.values():
+        for row in filter(None, (model, model.long)):
+            prices = (row.cache_read, row.input, row.cache_write, row.cache_write_1h, row.output)
+            known = [price for price in prices if price is not None]
+            assert len(known) == 5
+            assert known[0] > 0
+            assert known == sorted(set(known))
 
 
 def test_the_price_table_agrees_with_a_bill() -> None:

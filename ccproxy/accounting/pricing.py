@@ -12,37 +12,31 @@ from functools import lru_cache
 from typing import Any, Mapping, Optional
 
 from ..config.schema import Config, Model
-from ..frozen import frozen
 from ..message import Usage
-from .prices import ALIASES_PRICED_AS, CLAUDE_PRICES, ClaudePrice
+from .prices import ALIASES_PRICED_AS, CLAUDE_PRICES, FACTORS, Prices
 
-_MILLION = Decimal(1_000_000)
 _LONGEST_NAME = 100  # no Claude model's is half as long
-
-
-@frozen
-class Prices:
-    """USD per token of each kind; None where nobody told."""
-
-    input: Optional[Decimal] = None
-    output: Optional[Decimal] = None
-    cache_read: Optional[Decimal] = None
-    cache_write: Optional[Decimal] = None
 
 
 def prices_of(model: Model, config: Config) -> Prices:
     """Return what a model costs.
 
-    Input and output prices that the model does not tell are those of DEFAULT_INPUT_COST_PER_TOKEN and
-    DEFAULT_OUTPUT_COST_PER_TOKEN. A cache price that it does not tell is its input price: reads then count as more than
-    most providers ask, and never as nothing.
+    A Claude model at Anthropic's own address that tells no price has the list price. Input and output prices that a
+    model does not tell are those of DEFAULT_INPUT_COST_PER_TOKEN and DEFAULT_OUTPUT_COST_PER_TOKEN. A cache price that
+    it does not tell is its input price, and that of writing for an hour the one of writing: reads then count as more
+    than most providers ask, and never as nothing.
     """
+    listed = CLAUDE_PRICES.get(_plain(model.name[:_LONGEST_NAME])) if model.is_at_anthropic else None
+    if listed and model.input_cost_per_token is None and model.output_cost_per_token is None:
+        return listed
     full = _first(model.input_cost_per_token, config.default_input_cost_per_token)
+    write = _first(model.cache_write_cost_per_token, full)
     return Prices(
         input=full,
         output=_first(model.output_cost_per_token, config.default_output_cost_per_token),
         cache_read=_first(model.cache_read_cost_per_token, full),
-        cache_write=_first(model.cache_write_cost_per_token, full),
+        cache_write=write,
+        cache_write_1h=_first(model.cache_write_1h_cost_per_token, write),
     )
 
 
@@ -50,19 +44,39 @@ def _first(price: Optional[Decimal], default: Optional[Decimal]) -> Optional[Dec
     return default if price is None else price
 
 
-def cost_of(usage: Usage, prices: Prices) -> Optional[Decimal]:
-    """Return what an answer cost; thinking tokens are among the output tokens already."""
+def cost_of(usage: Usage, prices: Prices, factor: Optional[Decimal] = Decimal(1)) -> Optional[Decimal]:
+    """Return what an answer cost; thinking tokens are among the output tokens already.
+
+    Args:
+        factor: how many times their prices the tokens cost; None where that is unknown.
+    """
+    if factor is None:
+        return None
+    if prices.long is not None and usage.prompt_tokens > prices.long_above:
+        prices = prices.long
     cost = Decimal(0)
     for tokens, price in (
         (usage.input_tokens, prices.input),
         (usage.cache_read_input_tokens, prices.cache_read),
-        (usage.cache_creation_input_tokens, prices.cache_write),
+        (usage.cache_creation_input_tokens - usage.cache_creation_1h_input_tokens, prices.cache_write),
+        (usage.cache_creation_1h_input_tokens, prices.cache_write_1h),
         (usage.output_tokens, prices.output),
     ):
         if tokens and price is None:
             return None
         cost += tokens * (price or 0)
-    return cost
+    return cost * factor + usage.web_searches * prices.web_search
+
+
+def price_factor(told: Mapping[str, Any]) -> Optional[Decimal]:
+    """Return how many times their list price the tokens cost, by what Anthropic's ``usage`` tells; None: unknown."""
+    factor = Decimal(1)
+    for name, factors in FACTORS.items():
+        one = factors.get(str(told.get(name)), Decimal(1))
+        if one is None:
+            return None
+        factor *= one
+    return factor
 
 
 def reported_cost(usage: Optional[Mapping[str, Any]], dialect: str) -> Optional[Decimal]:
@@ -89,15 +103,11 @@ def _amount(value: Any) -> Optional[Decimal]:
     return amount if amount.is_finite() and amount >= 0 else None
 
 
-def claude_cost(requested: str, usage: Usage, table: Mapping[str, ClaudePrice] = CLAUDE_PRICES) -> Optional[Decimal]:
+def claude_cost(requested: str, usage: Usage, table: Mapping[str, Prices] = CLAUDE_PRICES) -> Optional[Decimal]:
     """Return what the same tokens would have cost at the list price of the Claude model that was asked for."""
     rule, colon, _ = requested.partition(":")
-    row = table.get(ALIASES_PRICED_AS.get(rule + colon) or _plain(requested[:_LONGEST_NAME]))
-    if row is None:
-        return None
-    prices = Prices(row.input, row.output, row.cache_read, row.cache_write)
-    cost = cost_of(usage, prices)
-    return None if cost is None else cost / _MILLION
+    prices = table.get(ALIASES_PRICED_AS.get(rule + colon) or _plain(requested[:_LONGEST_NAME]))
+    return None if prices is None else cost_of(usage, prices)
 
 
 @lru_cache(maxsize=64)

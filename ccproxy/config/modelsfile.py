@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
@@ -77,7 +78,7 @@ _KEYS: Dict[str, Tuple[str, Callable[[Any], Any]]] = {
     "client_cert": ("client_cert", _list),
     "forward_client_key": ("forward_client_key", truth),
 }
-for _kind in ("input", "output", "cache_read", "cache_write"):
+for _kind in ("input", "output", "cache_read", "cache_write", "cache_write_1h"):
     _KEYS[f"{_kind}_cost_per_token"] = (f"{_kind}_cost_per_token", money)
     _KEYS[f"{_kind}_cost_per_million_tokens"] = (f"{_kind}_cost_per_token", lambda value: money(value) / _MILLION)
 
@@ -170,5 +171,5 @@ def _model(pairs: _Pairs, place: str, filename: str) -> Model:
 
 def _with_defaults(values: Mapping[str, Any]) -> Model:
     """A model without ``api_key_name`` needs no key; Anthropic's own address is always passed through."""
-    direct = values.get("direct", False) or "//api.anthropic.com" in values["api_base"]
-    return Model(**{**values, "direct": direct}, needs_key=bool(values.get("api_key_name")))
+    model = Model(**values, needs_key=bool(values.get("api_key_name")))
+    return replace(model, direct=model.direct or model.is_at_anthropic)

@@ -40,6 +40,7 @@ class Model:
     output_cost_per_token: Optional[Decimal] = None
     cache_read_cost_per_token: Optional[Decimal] = None
     cache_write_cost_per_token: Optional[Decimal] = None
+    cache_write_1h_cost_per_token: Optional[Decimal] = None
     dialect_name: str = ""
     api_name: str = ""
     direct: bool = False
@@ -72,6 +73,11 @@ class Model:
     def api(self) -> str:
         """One of ``APIS``: the configured one, else chat completions for all models that do not need the other."""
         return self.api_name or ("responses" if needs_responses(self.api_base, self.name) else "chat")
+
+    @property
+    def is_at_anthropic(self) -> bool:
+        """Whether Anthropic itself is asked."""
+        return "//api.anthropic.com" in self.api_base
 
     @property
     def takes_images(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterator
 
+from ..accounting.pricing import price_factor
 from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
 from ..errors import ProviderError, StreamCut
@@ -131,7 +132,7 @@ class _UsageOfStream:
             usage = body["message"].get("usage") if name == "message_start" else body.get("usage")
             told = {name: value for name, value in (usage or {}).items() if value is not None}
             self._counts.update(told)
-            self._record.usage = read_usage(self._counts)
+            _take(self._record, self._counts)
             if name == "message_delta":
                 self._record.ended(str(body["delta"].get("stop_reason")))
             elif name == "error":
@@ -167,7 +168,7 @@ class _UsageOfMessage:
             if isinstance(body, dict) and body.get("type") == "error":
                 self._record.failed(ProviderError("an error"), " in a 200")
                 return
-            self._record.usage = read_usage(body["usage"])
+            _take(self._record, body["usage"])
             self._record.ended(str(body["stop_reason"]))
         except (KeyError, TypeError, RecursionError):
             pass
@@ -175,19 +176,28 @@ class _UsageOfMessage:
             self.is_complete = self._is_framed or len(self._body) > MAX_BODY_BYTES
 
 
+def _take(record: Record, counts: Any) -> None:
+    record.usage, record.price_factor = read_usage(counts), price_factor(counts if isinstance(counts, dict) else {})
+
+
 def read_usage(counts: Any) -> Usage:
     """Return Anthropic's ``usage`` object as a value; wrong types and absurd numbers count as 0."""
 
-    def count(name: str, within: Any = counts) -> int:
-        value = within.get(name) if isinstance(within, dict) else 0
+    def count(*path: str) -> int:
+        value = counts
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
         return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
 
+    written = count("cache_creation_input_tokens")
     return Usage(
         count("input_tokens"),
         count("output_tokens"),
         count("cache_read_input_tokens"),
-        count("cache_creation_input_tokens"),
-        count("thinking_tokens", counts.get("output_tokens_details")) if isinstance(counts, dict) else 0,
+        written,
+        count("output_tokens_details", "thinking_tokens"),
+        count("server_tool_use", "web_search_requests"),
+        min(count("cache_creation", "ephemeral_1h_input_tokens"), written),
     )
 
 

@@ -49,6 +49,8 @@ class Record:
     """Whether the counts of the prompt are the provider's."""
     reported_cost: Optional[Decimal] = None
     """What the provider said it costs."""
+    price_factor: Optional[Decimal] = Decimal(1)
+    """How many times their prices the tokens cost; None when unknown."""
     cost: Optional[Decimal] = None
     """What the answer cost, once it is written down."""
     first_content: Optional[float] = None
@@ -93,7 +95,7 @@ class Record:
             return None
         if self.reported_cost is not None:
             return self.reported_cost
-        return cost_of(self.usage, prices_of(self.model, self.context.config))
+        return cost_of(self.usage, prices_of(self.model, self.context.config), self.price_factor)
 
     @property
     def model_id(self) -> str:
