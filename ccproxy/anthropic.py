@@ -10,11 +10,11 @@ import math
 from dataclasses import field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
+from .encoded import Json
 from .errors import InvalidRequest
 from .frozen import frozen
 from .remembered import once, once_each_in
 
-Json = Dict[str, Any]
 T = TypeVar("T")
 
 

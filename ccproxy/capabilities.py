@@ -20,13 +20,12 @@ from .accounting.pricing import cost_of, prices_of
 from .app import App
 from .config.providers import DEMO_BASE
 from .config.schema import Config, Model
+from .encoded import Json
 from .frozen import frozen
 from .handlers.passthrough import read_usage
 from .in_process import ask
 from .message import Usage
 from .sse import Reader
-
-Json = Dict[str, Any]
 
 YES, NO, FAILED, SKIPPED = "yes", "no", "failed", "skipped"
 MAX_TOKENS = 2048

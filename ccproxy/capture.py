@@ -13,10 +13,11 @@ from contextlib import suppress
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
 from .chunk_reader import ChunkReader
+from .encoded import Json, dump
 from .errors import ApiError, ConfigError
 from .frozen import frozen
 from .message import Event
-from .openai import Chunk, Json, dump, object_in
+from .openai import Chunk, object_in
 from .responses import ResponsesReader
 from .sse import Reader, encode
 from .translate.failure import translate_failure

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
+from .encoded import Json
 from .frozen import frozen
-
-Json = Dict[str, Any]
 
 
 @frozen

@@ -9,12 +9,11 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from .accounting.usage import LedgerUnreadable, open_ledger
+from .encoded import Json
 from .errors import ApiError, Stopping
-
-Json = Dict[str, Any]
 
 MAX_WATCHERS = 20
 """Each keeps a thread and a connection."""

@@ -6,9 +6,9 @@ from dataclasses import field
 from typing import Dict, Mapping, Optional
 
 from .app import App
+from .encoded import Json, dump
 from .errors import StreamCut
 from .frozen import frozen
-from .openai import Json, dump
 from .web import Request, Stream
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, Optional, Union
 
 from . import partial_json
+from .encoded import Json
 from .frozen import frozen
-
-Json = Dict[str, Any]
 
 
 @frozen

@@ -9,17 +9,14 @@ an answer.
 
 from __future__ import annotations
 
-import json
 from dataclasses import field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from .citations import Citation, Search, read_citations
-from .encoded import Encoded
+from .encoded import Encoded, Json, dump
 from .frozen import frozen
-
-Json = Dict[str, Any]
 
 
 @frozen
@@ -345,14 +342,6 @@ def _stop_sequence(data: Json, choices: List[Json]) -> Optional[str]:
         if isinstance(value, str) and value:
             return value
     return None
-
-
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def dump(value: Any) -> str:
-    """Return compact JSON text, as it is sent to providers."""
-    return _compact(value)
 
 
 def object_in(value: Mapping[str, Any], name: str) -> Json:

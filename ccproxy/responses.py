@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from .citations import Citation, Search, read_citations
+from .encoded import Json
 from .frozen import frozen
-from .openai import Chunk, Json, Piece, ToolCallDelta, object_in
+from .openai import Chunk, Piece, ToolCallDelta, object_in
 
 
 @frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
@@ -10,6 +9,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple, Type
 
 import sseclient
 
+from .encoded import dump_ascii
 from .errors import ProviderError
 from .message import (
     BlockStart,
@@ -36,10 +36,7 @@ _DELTA = 'event: content_block_delta\ndata: {"type":"content_block_delta","index
 
 
 def _frame(name: str, body: Dict[str, Any]) -> str:
-    return f"event: {name}\ndata: {_compact({'type': name, **body})}\n\n"
-
-
-_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time, 2 us
+    return f"event: {name}\ndata: {dump_ascii({'type': name, **body})}\n\n"
 
 
 def _template(name: str, body: Dict[str, Any]) -> str:

@@ -19,11 +19,10 @@ import uuid
 from contextlib import suppress
 from dataclasses import field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Sequence, Union
 
+from .encoded import Json
 from .frozen import frozen
-
-Json = Dict[str, Any]
 
 
 @frozen

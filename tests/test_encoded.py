@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ccproxy.encoded import Encoded, encode
-from ccproxy.openai import ChatMessage, dump
+from ccproxy.encoded import Encoded, dump, encode
+from ccproxy.openai import ChatMessage
 
 PARTS = {"a": [1, {"b": "\u00e9\u6f22\U0001f600"}], "n": None, "f": 1e22, "e": [], "l": "\ud800 alone"}
 

@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Iterator, List, Optional, Tuple
 
+from ..encoded import dump_ascii
 from .ledgerfile import Row
 from .pricing import plain
 
@@ -98,11 +99,10 @@ def _take_over(path: Path) -> Iterator[int]:
 
 _NAMES = json.dumps([field.name for field in fields(Row)]) + "\n"
 """The first line: the names of the values in all others, which to write with each takes as long as the values."""
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _line(row: Row) -> str:
-    return _encode([plain(value) if type(value) is Decimal else value for value in vars(row).values()])
+    return dump_ascii([plain(value) if type(value) is Decimal else value for value in vars(row).values()])
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..encoded import Json
 from ..errors import CcproxyError
 from ..frozen import frozen
 from .budget import SESSION, TODAY, Spent, budgets
@@ -18,7 +19,6 @@ from .totals import COLUMNS, Totals, amount
 if TYPE_CHECKING:
     import sqlite3
 
-Json = Dict[str, Any]
 
 _DAY = 86400.0
 PERIODS = (SESSION, TODAY, "7d", "30d", "all")

@@ -6,18 +6,17 @@ import argparse
 import json
 import os
 from decimal import Decimal
-from typing import Any, Dict, List, Sequence
+from typing import List, Sequence
 
 from .. import log
 from ..config.load import Loaded
 from ..config.schema import Config, Model, money
+from ..encoded import Json
 from ..errors import ConfigError
 from ..routing import configured_models, plain_route
 from .models import describe
 from .options import add_configuration, load, seconds
 from .terminal import YELLOW, Look, printable
-
-Json = Dict[str, Any]
 
 EXAMPLES = (
     "ccproxy check",

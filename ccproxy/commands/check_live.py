@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from .. import log
 from ..accounting.ledger import Ledger
@@ -18,9 +18,8 @@ from ..app import App
 from ..capabilities import FAILED, NO, PROBES, SKIPPED, YES, Bench, Examination, examine, probing_config, suggestions
 from ..config.load import state_folder
 from ..config.schema import Config, Model
+from ..encoded import Json
 from .terminal import BOLD, GREEN, RED, YELLOW, Look, Styled, printable
-
-Json = Dict[str, Any]
 
 _AT_ONCE = 4
 _STYLES = {YES: GREEN, NO: YELLOW, FAILED: RED}

@@ -11,11 +11,10 @@ from typing import Any, Dict, Optional
 from ..accounting.pricing import plain, prices_of
 from ..config.providers import PROVIDERS
 from ..config.schema import Config, Model
+from ..encoded import Json
 from ..routing import configured_models
 from .options import add_configuration, load
 from .terminal import GREEN, YELLOW, Look, Styled
-
-Json = Dict[str, Any]
 
 EXAMPLES = (
     "ccproxy models",

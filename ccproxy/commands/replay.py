@@ -16,9 +16,9 @@ from ..app import App
 from ..capture import MESSAGES, RESPONSES, Capture, answer_lines, as_messages, read_capture, translated
 from ..config.load import state_folder
 from ..config.schema import Config, Model
+from ..encoded import Json, dump
 from ..errors import ApiError, ConfigError
 from ..in_process import ask
-from ..openai import Json, dump
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderClient
 from ..stub import StubProvider

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from ..accounting.budget import Budget, budgets, limits, tightest
 from ..accounting.ledger import FILE_NAME
@@ -17,6 +17,7 @@ from ..config.load import state_folder
 from ..config.schema import Config
 from ..counting.counter import Counter
 from ..counting.estimates import Estimator
+from ..encoded import Json
 from ..errors import BudgetSpent, ConfigError
 from ..handlers.context import parse_body
 from ..handlers.record import session_of
@@ -28,8 +29,6 @@ EXAMPLES = (
     "ccproxy route request.json",
     """echo '{"model": "claude-haiku-4-5", "messages": []}' | ccproxy route --json""",
 )
-
-Json = Dict[str, Any]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from ..accounting.budget import SESSION, limits
 from ..accounting.ledger import FILE_NAME
 from ..accounting.usage import PERIODS, report
 from ..config.load import state_folder
+from ..encoded import Json
 from .options import add_configuration, load
 from .terminal import BOLD, Look
 
@@ -22,7 +23,6 @@ EXAMPLES = (
     "ccproxy stats --period today --json | jq .totals.cost_usd",
 )
 
-Json = Dict[str, Any]
 
 WATCH_INTERVAL = 2.0
 _CLEAR = "\x1b[H\x1b[2J"

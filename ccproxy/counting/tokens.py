@@ -6,7 +6,6 @@ counted as text: images and PDFs are counted by their size.
 
 from __future__ import annotations
 
-import json
 from operator import ne
 from typing import Any, Callable, Hashable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -22,6 +21,7 @@ from ..anthropic import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from ..encoded import dump
 from ..remembered import once_each
 from .counter import Size
 from .image_size import PDF_PAGE, image_tokens, pdf_tokens
@@ -117,7 +117,7 @@ def count(request: MessagesRequest, size: Callable[[str], Size], family: Family,
         total += family.thinking
     form = request.output_config.get("format") or request.raw.get("output_format")
     if isinstance(form, dict):
-        total += family.output_format + tally.text(_compact(form.get("schema")))
+        total += family.output_format + tally.text(dump(form.get("schema")))
     if any(citing):
         total += family.citations
     shown = system.media + sum(media)
@@ -190,7 +190,7 @@ class _Count:
         if self._family.has_typed_tools:
             return self._family.tool + self.text(declaration(tool.name, tool.description, tool.input_schema))
         shown = {"description": tool.description, "name": tool.name, "parameters": tool.input_schema}
-        return self._family.tool + self.text(_compact(shown))
+        return self._family.tool + self.text(dump(shown))
 
     def _block(self, block: Block) -> float:
         if isinstance(block, TextBlock):
@@ -200,7 +200,7 @@ class _Count:
             return 0.0
         if isinstance(block, ToolUseBlock):
             before = self._spared
-            tokens = self._call(len(block.input)) + self.text(block.name) + self.text(_compact(block.input))
+            tokens = self._call(len(block.input)) + self.text(block.name) + self.text(dump(block.input))
             self._spared = before  # a number may be written longer than it came
             return tokens
         if isinstance(block, ToolResultBlock):
@@ -233,9 +233,6 @@ def _current_turn(messages: Tuple[Message, ...]) -> int:
         if messages[number].role == "user" and not all(isinstance(block, ToolResultBlock) for block in blocks):
             return number
     return -1
-
-
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _strings(value: Any) -> Iterable[str]:

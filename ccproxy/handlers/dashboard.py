@@ -18,6 +18,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 from .. import __version__
 from ..accounting.usage import LedgerUnreadable
 from ..config.schema import Config, Model
+from ..encoded import Json
 from ..errors import InvalidRequest
 from ..provider.fallback import cooldown_key
 from ..routing import configured_models, plain_route
@@ -25,8 +26,6 @@ from ..web import EVENT_STREAM, Request, Response
 from . import health
 from .context import Context
 from .record import Record
-
-Json = Dict[str, Any]
 
 PAGE = "dashboard.html"
 PATHS = ("/", "/dashboard")
@@ -120,7 +119,7 @@ def handle_events(context: Context, request: Request) -> Response:
 
 
 def _events(context: Context, after: int, is_live: bool) -> Iterator[bytes]:
-    told: Dict[str, Any] = {}
+    told: Json = {}
     offset = time.time() - time.monotonic()  # once: a clock that is set must not look like a change
     silent_since = time.monotonic()
     if not is_live:

@@ -11,10 +11,10 @@ from ..accounting.pricing import reported_cost
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
 from ..counting.estimates import Estimates
-from ..encoded import encode
+from ..encoded import Json, encode
 from ..errors import ApiError, ProviderError
 from ..message import Event
-from ..openai import Chunk, Json
+from ..openai import Chunk
 from ..passage import Passage
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import List
 
 from ..config.schema import Config, Model
+from ..encoded import Json
 from ..errors import InvalidRequest, NotFound
 from ..routing import find_requested
 from ..web import Request, Response
 from .context import Context
 
-Json = Dict[str, Any]
 _EPOCH = "1970-01-01T00:00:00Z"
 
 

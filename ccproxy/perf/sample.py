@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
+from ..encoded import Json
 from ..frozen import frozen
 from ..message import Usage
 from ..openai import Chunk, object_in
 from ..responses import ResponsesReader
 from ..sse import Reader
 
-Json = Dict[str, Any]
 Reads = Sequence[Tuple[float, bytes]]
 """Seconds since the request was sent, and what arrived then."""
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from decimal import Decimal
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..accounting.pricing import plain
+from ..encoded import Json
 from ..frozen import frozen
 from .sample import Sample
-
-Json = Dict[str, Any]
 
 DIRECT, PROXIED = "direct", "proxied"
 WAYS = (DIRECT, PROXIED)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import quote
 
 from ..accounting.pricing import cost_of, prices_of, reported_cost
 from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
+from ..encoded import Json, dump
 from ..errors import ApiError, ProviderError
 from ..handlers.passthrough import read_usage
 from ..message import Usage
-from ..openai import dump
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderClient
 from ..provider.repair import find_repair
 from ..translate.request import translate_request
 from ..translate.response import translate_usage
 from .sample import Sample, See, read, see_chunk, see_event, see_response
-
-Json = Dict[str, Any]
 
 # Each word is one token in most vocabularies.
 _WORDS = ("the", "time", "of", "day", "when", "every", "good", "house", "has", "light", "in", "its", "windows", "and")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import Any, Callable, Dict, List, Match, Optional, Tuple
+from typing import Callable, Dict, List, Match, Optional, Tuple
 
+from ..encoded import Json
 from ..translate.reasoning import FILLER, SKIP_SIGNATURE
 from ..translate.schema import clean_schema
 
-Json = Dict[str, Any]
 Repair = Callable[[Json], Json]
 
 _DROPPABLE = "temperature|top_p|top_k|stop|parallel_tool_calls|stream_options|reasoning_effort|response_format|thinking"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional
 from weakref import WeakMethod
 
+from ..encoded import Json
 from ..message import BlockStart, BlockStop, Event, InputJsonDelta, TextDelta
-from ..openai import Json
 from .toolcalls import Call
 
 

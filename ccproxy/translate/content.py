@@ -7,13 +7,10 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Se
 
 from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
 from ..config.schema import Model
+from ..encoded import Json, dump
 from ..errors import InvalidRequest
-from ..openai import dump
 from ..provider.dialects import Dialect
 from .pdf import pdf_text
-
-Json = Dict[str, Any]
-
 
 UNSPOKEN = frozenset({"redacted_thinking", "fallback"})
 """Blocks that say nothing to another provider."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from ..encoded import Json
 from ..remembered import Item
 from .envelope import ID_MARK, PREFIX, SEARCH_MARK, is_ours, unseal_id
 
-Json = Dict[str, Any]
 _WHITESPACE = " \t\n\r"
 _BOM = b"\xef\xbb\xbf"
 

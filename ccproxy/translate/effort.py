@@ -12,9 +12,8 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..anthropic import MessagesRequest
 from ..config.schema import EFFORTS, Model
+from ..encoded import Json
 from ..frozen import frozen
-
-Json = Dict[str, Any]
 
 OFF, UNSET = "off", "unset"
 _BUDGETS = ((4_096, "low"), (16_000, "medium"), (31_999, "high"))

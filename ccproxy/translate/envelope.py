@@ -14,10 +14,9 @@ import zlib
 from dataclasses import field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+from ..encoded import Json
 from ..frozen import frozen
 from ..partial_json import parse_strict
-
-Json = Dict[str, Any]
 
 PREFIX = "ccp1_"
 MAX_BYTES = 4 * 1024 * 1024

@@ -34,8 +34,9 @@ from ..anthropic import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from ..encoded import Json, dump
 from ..errors import InvalidRequest
-from ..openai import ChatMessage, ToolCall, dump
+from ..openai import ChatMessage, ToolCall
 from ..remembered import once, once_each
 from .content import (
     UNSPOKEN,
@@ -54,7 +55,6 @@ from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
 from .reasoning import Returned, call_fields, give_back
 
-Json = Dict[str, Any]
 T = TypeVar("T")
 
 ATTRIBUTION = "x-anthropic-billing-header:"

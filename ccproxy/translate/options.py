@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Dict, Optional
+from typing import Optional
 
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
-from ..openai import dump
+from ..encoded import Json, dump
 from .content import Notes
 from .schema import fits_strict, object_schema
-
-Json = Dict[str, Any]
 
 
 def length_fields(request: MessagesRequest, model: Model, output_limit: int) -> Json:

@@ -5,14 +5,13 @@ The proxy keeps none of it; see ``envelope`` for how it travels.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..anthropic import Block, ThinkingBlock
 from ..config.schema import Model
+from ..encoded import Json
 from ..frozen import frozen
 from .envelope import Envelope, is_ours, seal, unseal
-
-Json = Dict[str, Any]
 
 FILLER = " "  # an empty string is reported refused
 SKIP_SIGNATURE = "skip_thought_signature_validator"  # documented by Google for calls that Gemini did not make

@@ -7,8 +7,9 @@ from typing import FrozenSet, List, Optional, Tuple, Union
 
 from ..anthropic import Message, MessagesRequest, ToolResultBlock, ToolUseBlock, refuse_unsupported
 from ..config.schema import Model
+from ..encoded import Json
 from ..frozen import frozen
-from ..openai import ChatRequest, Json
+from ..openai import ChatRequest
 from ..remembered import once_each
 from ..responses import ResponsesRequest
 from .content import Notes, Target

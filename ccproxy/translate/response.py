@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Dict, Optional
 
+from ..encoded import Json
 from ..frozen import frozen
 from ..message import MessageDelta, Usage
 from ..openai import object_in
 from ..provider.dialects import Dialect
 from .reply import ReplyContext
-
-Json = Dict[str, Any]
 
 END_TURN, MAX_TOKENS, TOOL_USE, REFUSAL = "end_turn", "max_tokens", "tool_use", "refusal"
 WINDOW_FULL = "model_context_window_exceeded"

@@ -7,18 +7,15 @@ spelling is changed here.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, List, Mapping, Sequence, Tuple
 
 from ..anthropic import Block, Message, MessagesRequest, OtherBlock, TextBlock, ThinkingBlock, ToolUseBlock
-from ..encoded import Encoded
-from ..openai import dump
+from ..encoded import Encoded, Json, dump
 from ..responses import ResponsesRequest
 from .content import Notes, Target, simplify, text_of_other
 from .ids import ToolNames, provider_tool_id
 from .messages import CONTINUE, nothing_said, of_turns, system_text, user_parts
 from .reasoning import own_items
-
-Json = Dict[str, Any]
 
 # What only a client of chat completions says, or says of its own servers.
 _NO_FIELDS = frozenset({"thinking", "extra_body", "enable_thinking", "thinking_budget"})

@@ -6,9 +6,9 @@ Property names are never changed. A constraint that has to go is said in words i
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, FrozenSet, List, Mapping, Sequence, Tuple
+from typing import Any, FrozenSet, List, Mapping, Sequence, Tuple
 
-Json = Dict[str, Any]
+from ..encoded import Json
 
 ALWAYS_DROPPED = frozenset({"$schema", "$id", "$comment"})
 _MAX_DEPTH = 64

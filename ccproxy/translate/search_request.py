@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from ..anthropic import MessagesRequest, TextBlock, Tool
 from ..config.providers import PROVIDERS
 from ..config.schema import Model
+from ..encoded import Json
 from ..provider.dialects import RESPONSES, Dialect
 from .content import Notes
-
-Json = Dict[str, Any]
 
 # How Claude Code begins the one message of a search.
 _CLAUDE_CODE = re.compile(r"^Perform a web search for the query:\s*")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Dict, List, Optional
 
 from ..citations import Citation, Search
+from ..encoded import dump
 from ..message import CitationsDelta, search_result_block, server_tool_use_block
-from ..openai import dump
 from .blocks import BlockWriter
 from .envelope import SEARCH_MARK
 from .reply import ReplyContext

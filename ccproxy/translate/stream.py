@@ -19,6 +19,7 @@ from collections import defaultdict
 from enum import Enum
 from typing import DefaultDict, List, Optional, Set
 
+from ..encoded import Json
 from ..errors import ApiError, ProviderError
 from ..message import (
     ErrorEvent,
@@ -32,7 +33,7 @@ from ..message import (
     thinking_block,
     tool_use_block,
 )
-from ..openai import Chunk, Json, Piece, ToolCallDelta
+from ..openai import Chunk, Piece, ToolCallDelta
 from .blocks import BlockWriter, OpenBlock
 from .envelope import seal_id
 from .failure import error_in_stream

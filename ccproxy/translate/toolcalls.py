@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import List, Optional
 
 from .. import partial_json
+from ..encoded import Json, dump
 from ..errors import ProviderError
-from ..openai import Json, ToolCallDelta, dump
+from ..openai import ToolCallDelta
 from .text import HalfJoiner
 
 

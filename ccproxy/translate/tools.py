@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Tuple
 
 from ..anthropic import Message, MessagesRequest, OtherBlock, Tool, ToolUseBlock, read_tool
-from ..encoded import Encoded
+from ..encoded import Encoded, Json
 from ..errors import InvalidRequest
 from ..frozen import frozen
 from ..provider.dialects import Dialect
@@ -14,8 +14,6 @@ from .content import Notes
 from .ids import ToolNames
 from .schema import clean_schema, fits_strict
 from .search_request import SERVERS, is_search
-
-Json = Dict[str, Any]
 
 _STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
 _RANGE = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
