@@ -193,6 +193,7 @@ class ResponsesReader:
         """Return the item's words, and the item itself where a later request can give it back.
 
         Nothing is stored at the provider, so that an item of neither encrypted nor plain reasoning would be unknown.
+        Its status is for answers alone: OpenAI refuses to be given one.
         """
         chunks: List[Chunk] = []
         content, summary = _objects(body, "content"), _objects(body, "summary")
@@ -203,7 +204,8 @@ class ResponsesReader:
                 )
         if content or body.get("encrypted_content"):
             item.passed.add("item")
-            chunks.append(Chunk(has_choice=True, state={"output_items": [body]}))
+            given = {name: value for name, value in body.items() if name != "status" and value is not None}
+            chunks.append(Chunk(has_choice=True, state={"output_items": [given]}))
         return chunks
 
     def _function_call(self, item: _Item, body: Json, is_done: bool) -> List[Chunk]:
