@@ -80,7 +80,7 @@ class Rules:
     files: bool = False
     nulls: bool = True
     user_after_tool: bool = True
-    needs_reasoning: bool = False
+    needs_reasoning: str = ""
     needs_signature: bool = False
 
 
@@ -110,7 +110,7 @@ RULES: Mapping[str, Rules] = {
         forces_while_thinking=False,
         formats=words("json_object"),
         images="(?!)",
-        needs_reasoning=True,
+        needs_reasoning="all",
     ),
     "openrouter": Rules(
         request=words("reasoning top_k plugins"),
@@ -126,7 +126,7 @@ RULES: Mapping[str, Rules] = {
         choices=words("auto none required"),
         forces_while_thinking=False,
         formats=words("json_object"),
-        needs_reasoning=True,
+        needs_reasoning="calls",
     ),
     "zai": Rules(
         request=words("thinking tool_stream"),
@@ -310,8 +310,9 @@ def call_faults(messages: Sequence[Json], rules: Rules) -> Iterator[str]:
                 yield f"messages.{number}: name {call['function']['name']!r} is not {rules.tool_name}"
             if not _is_object(call["function"]["arguments"]):
                 yield f"messages.{number}: arguments are no object: {call['function']['arguments']!r}"
-        if calls and rules.needs_reasoning and not message.get("reasoning_content"):
-            yield f"messages.{number}: calls without reasoning_content"
+        needs_reasoning = rules.needs_reasoning == "all" or (calls and rules.needs_reasoning)
+        if message["role"] == "assistant" and needs_reasoning and not message.get("reasoning_content"):
+            yield f"messages.{number}: no reasoning_content"
         if calls and rules.needs_signature and number > last_user and "extra_content" not in calls[0]:
             yield f"messages.{number}: the first call has no thought signature"
 

@@ -213,6 +213,13 @@ ROWS: List[Tuple[Callable[[Json], bool], str, str, str, Json]] = [
         {"messages": ROUND},
     ),
     (
+        lacks_signature,
+        "Unable to submit request because function call `Read` in content block 2 is missing a `thought_signature`",
+        "generic",
+        "x",
+        {"messages": ROUND},
+    ),
+    (
         lambda body: body.get("tool_choice") == "required",
         "tool_choice 'required' is incompatible with thinking enabled",
         "generic",

@@ -219,7 +219,10 @@ def differences(expected: Given, message: Json, dialect: str) -> List[str]:
     names = ("reasoning_details", "reasoning_opaque", "extra_content")
     # Reasoning that came in tags has no field of its own: it may come back in the one that takes any text.
     for name in names if expected.is_tagged else (*TEXT_FIELDS, *names):
-        filler = name == "reasoning_content" and RULES[dialect].needs_reasoning and bool(expected.calls)
+        filler = name == "reasoning_content" and RULES[dialect].needs_reasoning in (
+            "all",
+            "calls" if expected.calls else "all",
+        )
         wanted = fields.get(name, " " if filler else None)
         # Only tool turns need the state that came after the text; the text of the reasoning returns with all.
         if message.get(name) != wanted and (expected.calls or name in TEXT_FIELDS):
@@ -289,6 +292,26 @@ def test_claude_thinking_goes_back_to_claude_behind_openrouter() -> None:
     assert assistant_of(body_for(messages, claude))["reasoning_details"] == [detail]
     for dialect in RULES:
         assert "EqQB" not in json.dumps(body_for(messages, model_of(dialect, model_name="some-model")))
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("google/gemini-3-pro", True), ("google/gemini-2.5-pro", False)])
+def test_gemini_behind_openrouter_takes_the_calls_of_others(name: str, is_told: bool) -> None:
+    """By one detail a message, of its first call; its own calls bring theirs."""
+    turns = [turn("user", "Hi"), turn("assistant", use("a"), use("b")), turn("user", result("a"), result("b"))]
+    detail = {"type": "reasoning.encrypted", "data": SKIP, "id": "a", "format": "google-gemini-v1", "index": 0}
+    gemini = model_for("openrouter", name, "openrouter")
+    assert assistant_of(body_for(turns, gemini)).get("reasoning_details") == ([detail] if is_told else None)
+    own = {**detail, "data": "c2lnbmVk"}
+    signature = seal(Envelope(gemini.provider, name, fields={"reasoning_details": [own]}))
+    turns[1]["content"].insert(0, {"type": "thinking", "thinking": "", "signature": signature})
+    assert assistant_of(body_for(turns, gemini))["reasoning_details"] == [own]
+
+
+def test_deepseek_gets_reasoning_with_every_message() -> None:
+    """Also with the words after a tool's result; a space stands for what another model thought, or nobody did."""
+    turns = [turn("user", "Hi"), turn("assistant", use()), turn("user", result()), turn("assistant", "Done."), LATER]
+    said = body_for(turns, model_of("deepseek"))["messages"]
+    assert [message["reasoning_content"] for message in said if message["role"] == "assistant"] == [" ", " "]
 
 
 def signed_call(tool_id: str, name: str, signature: str = "") -> Json:

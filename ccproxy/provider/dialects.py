@@ -55,7 +55,7 @@ class Dialect:
     prefill_flag: Optional[str] = None  # the field of the last assistant message that asks to continue it
     takes_own_reasoning: bool = True  # what it sent comes back as it was
     reasoning_field: str = ""  # the field in which any reasoning text goes back, also a foreign model's
-    needs_reasoning: bool = False  # tool turns without it are refused
+    needs_reasoning: str = ""  # which messages of a tool turn are refused without it: "calls", or "all" of them
     needs_signature: bool = False  # tool calls without a thought signature are refused
     encrypts_reasoning: str = r""  # models that can be asked for reasoning items that they can read again
     web_search: str = ""  # "openai": a tool that tells its sources; "tool": one that does not; "plugin": OpenRouter's
@@ -108,7 +108,7 @@ DIALECTS: Dict[str, Dialect] = {
             takes_images=False,
             json_output="object",
             reasoning_field="reasoning_content",
-            needs_reasoning=True,
+            needs_reasoning="all",
         ),
         Dialect(
             "openrouter",
@@ -131,7 +131,7 @@ DIALECTS: Dict[str, Dialect] = {
             json_output="object",
             prefill_flag="partial",
             reasoning_field="reasoning_content",
-            needs_reasoning=True,
+            needs_reasoning="calls",
         ),
         Dialect(
             "zai",

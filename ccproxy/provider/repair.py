@@ -54,7 +54,7 @@ def _without_reasoning(message: Json) -> Json:
 
 
 def _with_reasoning(message: Json) -> Json:
-    if message["role"] != "assistant" or not message.get("tool_calls") or message.get("reasoning_content"):
+    if message["role"] != "assistant" or message.get("reasoning_content"):
         return message
     return {**message, "reasoning_content": FILLER}
 
@@ -154,7 +154,7 @@ _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (r"not support.{0,60}reasoning_?effort", lambda _: _without("reasoning_effort")),
     (r"reasoning_format is not supported", lambda _: _without("reasoning_format")),
     (r"reasoning_content.{0,120}(?:must be passed back|is missing)", lambda _: _each_message(_with_reasoning)),
-    (r"missing a thought_signature", lambda _: _each_message(_with_signature)),
+    (r"missing a `?thought_signature", lambda _: _each_message(_with_signature)),
     (
         r"reasoning_(?:content|details).{0,120}(?:unsupp|extra|unkn|not supp)",
         lambda _: _each_message(_without_reasoning),

@@ -53,7 +53,7 @@ from .content import (
 )
 from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
-from .reasoning import Returned, call_fields, give_back
+from .reasoning import Returned, call_fields, give_back, message_fields
 
 T = TypeVar("T")
 
@@ -320,7 +320,8 @@ def _assistant(message: Message, target: Target, notes: Notes) -> Optional[ChatM
     content: Union[str, List[Json], None] = text or (None if target.dialect.null_content else "")
     if returned.parts:
         content = [*returned.parts, *([text_part(text)] if text else [])]
-    return ChatMessage("assistant", content, tuple(calls), extra=returned.fields)
+    fields = message_fields(returned.fields, calls[0].id, target.model) if calls else returned.fields
+    return ChatMessage("assistant", content, tuple(calls), extra=fields)
 
 
 def _carried(tool_id: str, returned: Returned, target: Target) -> Optional[Json]:

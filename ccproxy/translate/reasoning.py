@@ -5,6 +5,7 @@ The proxy keeps none of it; see ``envelope`` for how it travels.
 
 from __future__ import annotations
 
+import re
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..anthropic import Block, ThinkingBlock
@@ -129,7 +130,7 @@ def give_back(blocks: Sequence[Block], model: Model, has_calls: bool) -> Returne
         texts.append(block.thinking or (envelope.text if envelope else ""))
     text = "".join(texts)
     name = own_field or dialect.reasoning_field
-    if not text and has_calls and dialect.needs_reasoning:
+    if not text and (dialect.needs_reasoning == "all" or (has_calls and dialect.needs_reasoning)):
         text = FILLER
     if not text or not name:
         return Returned(fields, calls)
@@ -163,6 +164,18 @@ def _claude_details(block: ThinkingBlock, model: Model) -> Json:
         return {}
     detail = {"type": "reasoning.text", "text": block.thinking, "signature": block.signature}
     return {"reasoning_details": [{**detail, "format": "anthropic-claude-v1", "index": 0}]}
+
+
+def message_fields(fields: Json, call_id: str, model: Model) -> Json:
+    """Return the fields of a message with calls; OpenRouter's Gemini refuses one without details of the first call."""
+    if (
+        model.dialect.name != "openrouter"
+        or "reasoning_details" in fields
+        or not re.search(r"gemini-[3-9]", model.name)
+    ):
+        return fields
+    detail = {"type": "reasoning.encrypted", "data": SKIP_SIGNATURE, "id": call_id, "format": "google-gemini-v1"}
+    return {**fields, "reasoning_details": [{**detail, "index": 0}]}
 
 
 def call_fields(carried: Optional[Json], is_first: bool, model: Model) -> Json:
