@@ -13,7 +13,7 @@ import yaml
 from ..errors import ConfigError
 from ..provider.dialects import DIALECTS
 from .credentials import shown
-from .schema import APIS, EFFORTS, Model, money, one_of, positive_number, real_number, references, text, truth
+from .schema import APIS, EFFORTS, Model, fitting, money, one_of, positive_number, real_number, references, text, truth
 
 _MILLION = Decimal(1_000_000)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\xa0-\xff]*")
@@ -49,11 +49,7 @@ def _list(value: Any) -> Tuple[str, ...]:
     return tuple(text(item) for item in value) if isinstance(value, list) else references(value)
 
 
-def _filled(value: Any) -> str:
-    if not text(value):
-        raise ValueError("text that is not empty")
-    return text(value)
-
+_filled = fitting(text, bool, "text that is not empty")
 
 # Key of models.yaml: the field of Model, and the reader of its value.
 _KEYS: Dict[str, Tuple[str, Callable[[Any], Any]]] = {

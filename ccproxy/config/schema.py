@@ -93,58 +93,30 @@ class Model:
 
 # --- reading values ------------------------------------------------------------------------------------------
 
+_T = TypeVar("_T")
+Reader = Callable[[Any], _T]
+"""Makes a value of what stands in a file or the environment; a ``ValueError`` says what was expected."""
+
+
+def fitting(read: Reader[_T], fits: Callable[[_T], object], words: str) -> Reader[_T]:
+    """Return a reader of the values of another one that fit; ``words`` say which do."""
+
+    def read_fitting(value: Any) -> _T:
+        found = read(value)
+        if not fits(found):
+            raise ValueError(words)
+        return found
+
+    return read_fitting
+
 
 def whole_number(value: Any) -> int:
     """Read ``8192``, ``"8192"``, ``8k`` or ``1.5m``; k is 1000 and m a million."""
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)([km]?)", str(value).strip().lower().replace("_", ""))
-    if isinstance(value, bool) or not match:
-        raise ValueError("a whole number such as 8192 or 128k (k = 1000)")
-    number = Decimal(match[1]) * {"": 1, "k": 1000, "m": 1_000_000}[match[2]]
-    if number != int(number):
+    number = Decimal(match[1]) * {"": 1, "k": 1000, "m": 1_000_000}[match[2]] if match else None
+    if isinstance(value, bool) or number is None or number != int(number):
         raise ValueError("a whole number such as 8192 or 128k (k = 1000)")
     return int(number)
-
-
-def positive_number(value: Any) -> int:
-    """Read a whole number above zero."""
-    number = whole_number(value)
-    if number < 1:
-        raise ValueError("a whole number above 0")
-    return number
-
-
-def host_name(value: Any) -> str:
-    """Read a name or address of this machine; an IPv6 address may stand in brackets."""
-    name = re.sub(r"^\[(.*)\]$", r"\1", text(value))
-    try:
-        name.encode("idna")  # as a look-up does
-    except UnicodeError:
-        raise ValueError("a host name or an address") from None
-    return name
-
-
-def port_number(value: Any) -> int:
-    """Read a TCP port; 0 takes any free one."""
-    number = whole_number(value)
-    if number > 65535:
-        raise ValueError("a port from 0 to 65535")
-    return number
-
-
-def worker_count(value: Any) -> int:
-    """Read a number of processes."""
-    number = whole_number(value)
-    if not 1 <= number <= MAX_WORKERS:
-        raise ValueError(f"a number of processes from 1 to {MAX_WORKERS}")
-    return number
-
-
-def seconds(value: Any) -> float:
-    """Read a duration in seconds, above zero; the system counts waits in 31 bits of milliseconds."""
-    number = money(value)
-    if not 0 < number <= MAX_SECONDS:
-        raise ValueError(f"a number of seconds above 0 and at most {MAX_SECONDS}")
-    return float(number)
 
 
 def money(value: Any) -> Decimal:
@@ -155,22 +127,6 @@ def money(value: Any) -> Decimal:
         number = Decimal("NaN")
     if isinstance(value, bool) or not number.is_finite() or number < 0:
         raise ValueError("a number of at least 0")
-    return number
-
-
-def budget(value: Any) -> Decimal:
-    """Read an amount of USD that may be spent."""
-    amount = money(value)
-    if not amount:
-        raise ValueError("an amount of USD above 0")
-    return amount
-
-
-def real_number(value: Any) -> float:
-    """Read a number that is not beyond what JSON's readers take."""
-    number = float(money(value))
-    if math.isinf(number):
-        raise ValueError("a finite number")
     return number
 
 
@@ -193,20 +149,22 @@ def text(value: Any) -> str:
     return str(value).strip()
 
 
+def host_name(value: Any) -> str:
+    """Read a name or address of this machine; an IPv6 address may stand in brackets."""
+    name = re.sub(r"^\[(.*)\]$", r"\1", text(value))
+    try:
+        name.encode("idna")  # as a look-up does
+    except UnicodeError:
+        raise ValueError("a host name or an address") from None
+    return name
+
+
 def is_sendable(word: str) -> bool:
     """Whether a header can carry a key or token; a word processor's quotes around it, say, it cannot."""
     return word.isascii() and word.isprintable()
 
 
-def token(value: Any) -> str:
-    """Read a token that clients send in a header."""
-    word = text(value)
-    if not is_sendable(word):
-        raise ValueError(SENDABLE)
-    return word
-
-
-def one_of(*words: str) -> Callable[[Any], str]:
+def one_of(*words: str) -> Reader[str]:
     """Return a reader of one of ``words``, in any case."""
 
     def read(value: Any) -> str:
@@ -223,13 +181,27 @@ def references(value: Any) -> Tuple[str, ...]:
     return tuple(part.strip() for part in text(value).split(",") if part.strip())
 
 
+positive_number = fitting(whole_number, lambda number: number > 0, "a whole number above 0")
+port_number = fitting(whole_number, lambda number: number <= 65535, "a port from 0 to 65535")
+worker_count = fitting(
+    whole_number, lambda number: 1 <= number <= MAX_WORKERS, f"a number of processes from 1 to {MAX_WORKERS}"
+)
+# The system counts waits in 31 bits of milliseconds.
+seconds = fitting(
+    lambda value: float(money(value)),
+    lambda number: 0 < number <= MAX_SECONDS,
+    f"a number of seconds above 0 and at most {MAX_SECONDS}",
+)
+budget = fitting(money, bool, "an amount of USD above 0")
+# What is beyond them JSON's readers do not take.
+real_number = fitting(lambda value: float(money(value)), math.isfinite, "a finite number")
+token = fitting(text, is_sendable, SENDABLE)
+
+
 # --- settings ------------------------------------------------------------------------------------------------
 
 
-_T = TypeVar("_T")
-
-
-def setting(read: Callable[[Any], _T], default: _T, **options: Any) -> _T:
+def setting(read: Reader[_T], default: _T, **options: Any) -> _T:
     """Return a field of ``Config`` that the variable of its name sets: how its value is read, and its default."""
     made: _T = field(default=default, metadata={"read": read}, **options)
     return made
