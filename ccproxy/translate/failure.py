@@ -39,21 +39,11 @@ _RULES: Tuple[Rule, ...] = (
     Rule(r"model_not_found|no endpoints found|model .{0,120}does not exist|model .{0,120}not found", 404, True),
     Rule(r"engine_overloaded|overloaded", 529),
 )
+# Where the text tells nothing.
 _STATUSES: Dict[int, int] = {
-    404: 404,
-    402: 402,
-    403: 403,
-    408: 504,
-    409: 409,
-    413: 413,
-    429: 429,
-    498: 529,  # Groq's flex tier is full; Groq asks for retries with jitter
-    500: 500,
-    502: 529,
-    503: 529,
-    504: 504,
-    524: 504,
-    529: 529,
+    **{status: status for status in (402, 403, 404, 409, 413, 429, 500, 504, 529)},
+    **dict.fromkeys((408, 524), 504),
+    **dict.fromkeys((498, 502, 503), 529),  # 498: Groq's flex tier is full; Groq asks for retries with jitter
 }
 _FINAL = frozenset({400, 401, 402, 403, 404, 413})
 

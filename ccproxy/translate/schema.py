@@ -6,42 +6,23 @@ Property names are never changed. A constraint that has to go is said in words i
 from __future__ import annotations
 
 import json
-from typing import Any, FrozenSet, List, Mapping, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple
 
 from ..encoded import Json
 
 ALWAYS_DROPPED = frozenset({"$schema", "$id", "$comment"})
 _MAX_DEPTH = 64
 _MAX_REFERENCES = 1000
-# Of the keywords Gemini refuses, those whose meaning is worth a word.
+# Of the keywords Gemini refuses, those whose meaning is worth a word; and the formats that it takes.
 _TOLD = ("exclusiveMinimum", "exclusiveMaximum", "pattern", "format", "propertyNames", "not")
+_KNOWN_FORMATS = ("enum", "date-time")
 _GEMINI_DROPPED = frozenset(
-    {
-        "additionalProperties",
-        "propertyNames",
-        "patternProperties",
-        "not",
-        "if",
-        "then",
-        "else",
-        "default",
-        "examples",
-        "title",
-        "contentMediaType",
-        "contentEncoding",
-        "unevaluatedProperties",
-        "dependentRequired",
-        "dependentSchemas",
-        "$defs",
-        "definitions",
-        "$anchor",
-        "readOnly",
-        "writeOnly",
-        "deprecated",
-    }
+    """
+    additionalProperties propertyNames patternProperties not if then else default examples title contentMediaType
+    contentEncoding unevaluatedProperties dependentRequired dependentSchemas $defs definitions $anchor readOnly
+    writeOnly deprecated
+    """.split()  # noqa: SIM905 - a list of one word a line says no more
 )
-_DROPPED_BY_DIALECT: Mapping[str, FrozenSet[str]] = {"gemini": _GEMINI_DROPPED}
-_INLINES_REFERENCES = frozenset({"gemini", "mistral"})
 
 
 def object_schema(schema: Json) -> Json:
@@ -72,11 +53,11 @@ def _flattened(schema: Json, alternatives: Sequence[str]) -> Json:
 def clean_schema(schema: Json, dialect_name: str, is_strict: bool = False) -> Json:
     """Return function parameters for a dialect; ``is_strict`` cleans any dialect as hard as Gemini."""
     root = object_schema(schema)
-    dropped = _GEMINI_DROPPED if is_strict else _DROPPED_BY_DIALECT.get(dialect_name)
-    if is_strict or dialect_name in _INLINES_REFERENCES:
+    is_strict = is_strict or dialect_name == "gemini"
+    if is_strict or dialect_name == "mistral":
         definitions = {**_dict(root.get("definitions")), **_dict(root.get("$defs"))}
         root = _dict(_Inliner(definitions).inline(root))
-    return _reduced(root, dropped) if dropped is not None else root
+    return _reduced(root) if is_strict else root
 
 
 def _dict(value: Any) -> Json:
@@ -120,18 +101,19 @@ class _Inliner:
         return _dict(self.inline(definition, (*path, name)))
 
 
-def _reduced(schema: Any, dropped: FrozenSet[str], depth: int = 0) -> Json:
+def _reduced(schema: Any, depth: int = 0) -> Json:
     """Return one schema, and all inside it, in the subset of OpenAPI that Gemini reads."""
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         return {"type": "object"}
     schema = _merged_all_of({key: value for key, value in schema.items() if key not in ALWAYS_DROPPED})
-    told = [f"{key} {schema[key]}" for key in _TOLD if key in schema and _is_told(key, schema[key])]
-    out = {key: value for key, value in schema.items() if key not in dropped}
+    has_known_format = schema.get("format") in _KNOWN_FORMATS
+    told = [f"{key} {schema[key]}" for key in _TOLD if key in schema and not (key == "format" and has_known_format)]
+    out = {key: value for key, value in schema.items() if key not in _GEMINI_DROPPED}
     _rewrite_keywords(out)
     if isinstance(out.get("anyOf"), list):
-        out["anyOf"] = [_reduced(item, dropped, depth + 1) for item in out["anyOf"]]
+        out["anyOf"] = [_reduced(item, depth + 1) for item in out["anyOf"]]
     if isinstance(out.get("properties"), dict):
-        out["properties"] = {name: _reduced(item, dropped, depth + 1) for name, item in out["properties"].items()}
+        out["properties"] = {name: _reduced(item, depth + 1) for name, item in out["properties"].items()}
         if isinstance(out.get("required"), list):
             out["required"] = [name for name in out["required"] if isinstance(name, str) and name in out["properties"]]
     else:
@@ -139,14 +121,10 @@ def _reduced(schema: Any, dropped: FrozenSet[str], depth: int = 0) -> Json:
     if out.get("type") == "array" or "items" in out:
         items = out.get("items")
         out["type"] = "array"
-        out["items"] = _reduced(items, dropped, depth + 1) if isinstance(items, dict) else {"type": "string"}
+        out["items"] = _reduced(items, depth + 1) if isinstance(items, dict) else {"type": "string"}
     if told:
         out["description"] = " ".join(filter(None, [str(out.get("description") or ""), f"({'; '.join(told)})"]))
     return out
-
-
-def _is_told(key: str, value: Any) -> bool:
-    return not (key == "format" and value in ("enum", "date-time"))
 
 
 def _merged_all_of(schema: Json) -> Json:
@@ -185,7 +163,7 @@ def _rewrite_keywords(out: Json) -> None:
         if not out["enum"]:
             del out["enum"]
     out.pop("pattern", None)
-    if out.get("format") not in ("enum", "date-time"):
+    if out.get("format") not in _KNOWN_FORMATS:
         out.pop("format", None)
 
 

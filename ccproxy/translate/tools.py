@@ -15,8 +15,7 @@ from .ids import ToolNames
 from .schema import clean_schema, fits_strict
 from .search_request import SERVERS, is_search
 
-_STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
-_RANGE = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+_STRING = {"type": "string"}
 
 
 def _schema(required: List[str], **properties: Any) -> Json:
@@ -25,6 +24,17 @@ def _schema(required: List[str], **properties: Any) -> Json:
 
 def _command(*names: str) -> Json:
     return {"type": "string", "enum": list(names)}
+
+
+_EDITS: Json = {
+    "path": _STRING,
+    "view_range": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+    "file_text": _STRING,
+    "old_str": _STRING,
+    "new_str": _STRING,
+    "insert_line": {"type": "integer"},
+    "insert_text": _STRING,
+}
 
 
 @frozen
@@ -51,13 +61,7 @@ TYPED_TOOLS: Tuple[TypedTool, ...] = (
         _schema(
             ["command", "path"],
             command=_command("view", "create", "str_replace", "insert"),
-            path=_STRING,
-            view_range=_RANGE,
-            file_text=_STRING,
-            old_str=_STRING,
-            new_str=_STRING,
-            insert_line=_INTEGER,
-            insert_text=_STRING,
+            **_EDITS,
         ),
     ),
     TypedTool(
@@ -66,13 +70,7 @@ TYPED_TOOLS: Tuple[TypedTool, ...] = (
         _schema(
             ["command"],
             command=_command("view", "create", "str_replace", "insert", "delete", "rename"),
-            path=_STRING,
-            view_range=_RANGE,
-            file_text=_STRING,
-            old_str=_STRING,
-            new_str=_STRING,
-            insert_line=_INTEGER,
-            insert_text=_STRING,
+            **_EDITS,
             old_path=_STRING,
             new_path=_STRING,
         ),
