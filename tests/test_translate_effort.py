@@ -73,7 +73,7 @@ ROWS: List[Tuple[str, str, Any, Json, Json]] = [
     ),
     (
         "openrouter",
-        "anthropic/claude-sonnet-5",
+        "anthropic/claude-sonnet-4.5",
         {"reasoning": {"effort": "none"}},
         {"reasoning": {"max_tokens": 2048}},
         {"reasoning": {"max_tokens": 24576}},
@@ -85,6 +85,8 @@ ROWS: List[Tuple[str, str, Any, Json, Json]] = [
         {"reasoning": {"effort": "low"}},
         {"reasoning": {"effort": "xhigh"}},
     ),
+    ("xai", "grok-4.6", {}, effort("low"), effort("high")),
+    ("xai", "grok-4.20", {}, {}, {}),
     ("moonshot", "kimi-k3", {}, effort("low"), effort("max")),
     ("moonshot", "kimi-k2.5", DISABLED, *[{"thinking": {"type": "enabled", "keep": "all"}}] * 2),
     ("zai", "glm-4.6", DISABLED, *[{"thinking": {"type": "enabled", "clear_thinking": False}}] * 2),
@@ -115,7 +117,7 @@ def test_each_provider_has_its_own_field(dialect: str, name: str, off: Json, low
 
 
 BUDGETS = [
-    ("openrouter", "anthropic/claude-sonnet-5", lambda tokens: {"reasoning": {"max_tokens": tokens}}),
+    ("openrouter", "anthropic/claude-sonnet-4.5", lambda tokens: {"reasoning": {"max_tokens": tokens}}),
     ("gemini", "gemini-2.5-pro", lambda tokens: google(thinking_budget=tokens, **THOUGHTS)),
     ("qwen", "qwen3-max", lambda tokens: {"enable_thinking": True, "thinking_budget": tokens}),
     (
@@ -133,6 +135,28 @@ def test_a_budget_is_passed_on(dialect: str, name: str, made: Any) -> None:
     assert fields(dialect, name, **manual(10)) == made(1024)
     assert fields(dialect, name, **manual(10_000), **LOW) == made(2048)
     assert fields(dialect, name, **manual(10_000), entry=effort("low")) == made(2048)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_budget"),
+    [
+        ("claude-3.7-sonnet:thinking", True),
+        ("claude-sonnet-4", True),
+        ("claude-opus-4-20250514", True),
+        ("claude-4.5-sonnet", True),
+        ("claude-haiku-4.5", True),
+        ("claude-sonnet-4-5-20250929", True),
+        ("claude-opus-4.6", False),
+        ("claude-4.7-opus", False),
+        ("claude-opus-4-8", False),
+        ("claude-sonnet-5", False),
+        ("claude-opus-5.5", False),
+    ],
+)
+def test_newer_claude_thinks_by_an_effort(name: str, has_budget: bool) -> None:
+    """From 4.6 on it thinks as much as it needs, and OpenRouter lets it have no budget."""
+    thought = {"max_tokens": 2048} if has_budget else {"effort": "low"}
+    assert fields("openrouter", f"anthropic/{name}", **LOW) == {"reasoning": thought}
 
 
 @pytest.mark.parametrize(("asked", "sent"), [(31_999, 24_576), (20_000, 20_000)])
@@ -153,7 +177,7 @@ def test_a_budget_is_no_more_than_the_model_has(asked: int, sent: int) -> None:
 )
 def test_thinking_leaves_tokens_for_the_answer(limit: int, sent: Json) -> None:
     """It is part of the output: Claude refuses a budget that is all of it, and others would say nothing."""
-    found = fields("openrouter", "anthropic/claude-sonnet-5", limit=limit, thinking={"type": "adaptive"})
+    found = fields("openrouter", "anthropic/claude-sonnet-4.5", limit=limit, thinking={"type": "adaptive"})
     assert found == {"reasoning": sent}
 
 
@@ -169,7 +193,7 @@ def test_a_forced_choice_turns_thinking_off() -> None:
     """Where a provider refuses both together."""
     forced = {"tool_choice": {"type": "any"}, "tools": [TOOL]}
     assert fields("deepseek", "deepseek-chat", has_tools=True, **forced, **LOW) == DISABLED
-    for name, sent in (("anthropic/claude-sonnet-5", {"effort": "none"}), ("openai/gpt-5", {"effort": "low"})):
+    for name, sent in (("anthropic/claude-sonnet-4.5", {"effort": "none"}), ("openai/gpt-5", {"effort": "low"})):
         assert fields("openrouter", name, has_tools=True, **forced, **LOW) == {"reasoning": sent}
     assert fields("openai", "gpt-5", has_tools=True, **forced, **LOW) == effort("low")
 

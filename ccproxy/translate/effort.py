@@ -111,9 +111,9 @@ ROWS: Dict[str, Tuple[Row, ...]] = {
     ),
     "deepseek": (Row(r"v4|v3\.2|deepseek-(chat|reasoner)$", _thinking("disabled"), _deepseek, _LOW_HIGH_MAX),),
     "openrouter": (
-        # Models that think by a budget take it better than a word.
+        # Models that think by a budget take it better than a word; Claude does so up to 4.5.
         Row(
-            r"claude|gemini-2\.5",
+            r"claude-(?:[23]|(?:\w+-)?4(?:[.-][0-5])?(?:$|:|-\D|-\d{8}))|gemini-2\.5",
             {"reasoning": {"effort": "none"}},
             lambda tokens: {"reasoning": {"max_tokens": tokens}},
             _TOKENS,
@@ -137,7 +137,10 @@ ROWS: Dict[str, Tuple[Row, ...]] = {
         ),
     ),
     "doubao": (Row(r"seed|thinking", _thinking("disabled"), _deepseek, _THREE),),
-    "xai": (Row(r"grok-3-mini", None, _word, {"medium": "low", **_THREE}),),
+    "xai": (
+        Row(r"grok-3-mini", None, _word, {"medium": "low", **_THREE}),
+        Row(r"grok-4\.[3-9](?!\d)", None, _word, _THREE),  # 4.20 and those before it refuse the field
+    ),
     "groq": (
         Row(r"gpt-oss", None, _word, _THREE),
         Row(r"qwen3", _word("none"), lambda _: _word("default")),
