@@ -7,11 +7,10 @@ in the thread that serves it: no request knows of it.
 from __future__ import annotations
 
 import threading
-from contextlib import closing
 from pathlib import Path
 from typing import List, Optional
 
-from .accounting.usage import LedgerUnreadable, open_ledger
+from .accounting.usage import open_ledger
 from .encoded import Json
 from .errors import ApiError, Stopping
 
@@ -65,12 +64,9 @@ class Feed:
         """
         import sqlite3
 
-        try:
-            with closing(open_ledger(self._path)) as database:
-                database.row_factory = sqlite3.Row
-                (newest,) = database.execute("SELECT COALESCE(MAX(rowid), 0) FROM requests").fetchone()
-                statement = "SELECT rowid AS id, * FROM requests WHERE rowid > ? ORDER BY rowid DESC LIMIT ?"
-                found = database.execute(statement, [after if after <= newest else 0, most])
-                return [dict(row) for row in found][::-1]
-        except (sqlite3.Error, OSError) as error:
-            raise LedgerUnreadable(f"{self._path}: cannot be read: {error}") from None
+        with open_ledger(self._path) as database:
+            database.row_factory = sqlite3.Row
+            (newest,) = database.execute("SELECT COALESCE(MAX(rowid), 0) FROM requests").fetchone()
+            statement = "SELECT rowid AS id, * FROM requests WHERE rowid > ? ORDER BY rowid DESC LIMIT ?"
+            found = database.execute(statement, [after if after <= newest else 0, most])
+            return [dict(row) for row in found][::-1]

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, Optional
 
-from .budget import SESSION, TODAY, Spent
+from ..config.schema import Config
+from .budget import SESSION, TODAY, Budget, Spent, budgets, limits, tightest
 from .ledgerfile import UNKNOWN_COST, Row
-from .usage import midnight, open_ledger, spent
+from .usage import LedgerUnreadable, midnight, open_ledger, spent
 
 if TYPE_CHECKING:
     import sqlite3
@@ -57,6 +58,11 @@ class Spending:
             known = {SESSION: self._sessions[session]} if session in self._sessions else {}
             return {TODAY: self._today, **known}
 
+    def budget(self, config: Config, session: str) -> Optional[Budget]:
+        """Return the budget of which the least is left, of those that are set."""
+        amounts = limits(config)
+        return tightest(budgets(amounts, self.of(session))) if amounts else None
+
     def add(self, row: Row) -> None:
         """Count a request of this process."""
         with self._sums_lock:
@@ -76,16 +82,15 @@ class Spending:
     # --- reading the file; what is read goes into the sums at once --------------------------------------------------
 
     def _read(self, take: Callable[[sqlite3.Connection], None], session: str = "") -> None:
-        import sqlite3
-
         with self._file_lock:
             try:
-                with closing(open_ledger(self._path)) as database:
+                with open_ledger(self._path) as database:
                     take(database)
                 self._is_failing = False
-            except (sqlite3.Error, OSError) as error:
+            except LedgerUnreadable as error:
                 if not self._is_failing:
-                    log.warning("%s cannot be read, budgets count what this process spends: %s", self._path, error)
+                    words = "%s cannot be read, budgets count what this process spends: %s"
+                    log.warning(words, self._path, error.__cause__)
                 self._is_failing = True
                 with self._sums_lock:
                     self._midnight = self._midnight or midnight(self._clock())

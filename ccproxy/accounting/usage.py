@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..encoded import Json
 from ..errors import CcproxyError
@@ -18,7 +18,6 @@ from .totals import COLUMNS, Totals, amount
 
 if TYPE_CHECKING:
     import sqlite3
-
 
 _DAY = 86400.0
 PERIODS = (SESSION, TODAY, "7d", "30d", "all")
@@ -67,28 +66,23 @@ def report(path: Path, period: str, now: float, limits: Optional[Mapping[str, De
     Raises:
         LedgerUnreadable: with SQLite's words.
     """
-    import sqlite3
-
-    try:
-        with closing(open_ledger(path)) as database:
-            since = _since(period, now)
-            newest = _newest_session(database)
-            session = newest if period == SESSION else None
-            condition, values = ("session = ?", [session]) if period == SESSION else ("time >= ?", [since or 0])
-            so_far = {TODAY: spent(database, "time >= ?", midnight(now))}
-            if newest:
-                so_far[SESSION] = spent(database, "session = ?", newest)
-            answer: Json = {
-                "period": period,
-                "since": None if since is None else datetime.fromtimestamp(since, timezone.utc).isoformat(),
-                "today": time.strftime("%Y-%m-%d", time.localtime(now)),
-                "time_zone": time.strftime("%Z", time.localtime(now)),
-                "session": session,
-                "budgets": [budget.to_dict() for budget in budgets(limits or {}, so_far)],
-            }
-            parts = database.execute(_PARTS % condition, values).fetchall()
-    except (sqlite3.Error, OSError) as error:
-        raise LedgerUnreadable(f"{path}: cannot be read: {error}") from None
+    with open_ledger(path) as database:
+        since = _since(period, now)
+        newest = _newest_session(database)
+        session = newest if period == SESSION else None
+        condition, values = ("session = ?", [session]) if period == SESSION else ("time >= ?", [since or 0])
+        so_far = {TODAY: spent(database, "time >= ?", midnight(now))}
+        if newest:
+            so_far[SESSION] = spent(database, "session = ?", newest)
+        parts = database.execute(_PARTS % condition, values).fetchall()
+    answer: Json = {
+        "period": period,
+        "since": None if since is None else datetime.fromtimestamp(since, timezone.utc).isoformat(),
+        "today": time.strftime("%Y-%m-%d", time.localtime(now)),
+        "time_zone": time.strftime("%Z", time.localtime(now)),
+        "session": session,
+        "budgets": [budget.to_dict() for budget in budgets(limits or {}, so_far)],
+    }
     found = [(dict(zip(_KEYS, part)), Totals.of(*part[len(_KEYS) :])) for part in parts]
     (answer["totals"],) = _entries(found, Group(())) or [Totals().to_dict()]
     return {**answer, **{key: _entries(found, group) for key, group in GROUPS.items()}}
@@ -108,8 +102,24 @@ def _entries(parts: Sequence[Tuple[Mapping[str, str], Totals]], group: Group) ->
     ]
 
 
-def open_ledger(path: Optional[Path]) -> sqlite3.Connection:
-    """Open the file for reading; without one, an empty database takes its place."""
+@contextmanager
+def open_ledger(path: Optional[Path]) -> Iterator[sqlite3.Connection]:
+    """Open the file for reading in the block; without one, an empty database takes its place.
+
+    Raises:
+        LedgerUnreadable: with SQLite's words, and caused by its error.
+    """
+    import sqlite3
+
+    try:
+        with closing(_connect(path)) as database:
+            database.execute("BEGIN")  # all answers are about the same rows
+            yield database
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerUnreadable(f"{path}: cannot be read: {error}") from error
+
+
+def _connect(path: Optional[Path]) -> sqlite3.Connection:
     import sqlite3
 
     database = None
@@ -122,7 +132,6 @@ def open_ledger(path: Optional[Path]) -> sqlite3.Connection:
         database = sqlite3.connect(":memory:", isolation_level=None)
         for statement in (line for step in MIGRATIONS for line in step):
             database.execute(statement)
-    database.execute("BEGIN")  # all answers are about the same rows
     return database
 
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
-from ..accounting.budget import Budget, budgets, limits, tightest
 from ..accounting.ledger import FILE_NAME
 from ..accounting.spending import Spending
 from ..anthropic import MessagesRequest
@@ -53,11 +52,12 @@ def route(body: bytes, config: Config, named: str = "", ledger: Optional[Path] =
     Raises:
         ApiError: what a client would be answered that sends it.
     """
-    request = MessagesRequest.from_dict(parse_body(Request("POST", "/v1/messages", body=body)), needs_max_tokens=False)
+    asked = Request("POST", "/v1/messages", body=body)
+    request = MessagesRequest.from_dict(parse_body(asked), needs_max_tokens=False)
     counter = Counter()
     counter.load()
     estimates = Estimator(counter, ledger).of(request, len(body))
-    budget = _budget(request, config, ledger)
+    budget = Spending(ledger).budget(config, session_of(asked, request))
     if budget is not None and budget.is_spent:
         raise BudgetSpent(budget.refusal)
     decision = decide(request, config, estimates.of, estimates.surely_fit, named=named, budget=budget)
@@ -72,12 +72,6 @@ def route(body: bytes, config: Config, named: str = "", ledger: Optional[Path] =
             for model in decision.models
         ],
     }
-
-
-def _budget(request: MessagesRequest, config: Config, ledger: Optional[Path]) -> Optional[Budget]:
-    amounts = limits(config)
-    session = session_of(Request("POST", "/v1/messages"), request)
-    return tightest(budgets(amounts, Spending(ledger).of(session))) if amounts else None
 
 
 def _read(name: str) -> bytes:

@@ -10,12 +10,12 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Deque, Dict, Iterable, Optional, Sized, Tuple
 
 from ..accounting.ledgerfile import Row, bounded_name
-from ..accounting.usage import open_ledger
+from ..accounting.usage import LedgerUnreadable, open_ledger
 from ..config.schema import Model
 from .calibration import NONE, Correction, Sample, fit
 
@@ -106,13 +106,11 @@ class Learned:
 
     def _read(self, most: int) -> int:
         """Read the newest rows; return how many there were."""
-        import sqlite3
-
         try:
-            with closing(open_ledger(self._path)) as database:
+            with open_ledger(self._path) as database:
                 rows = database.execute(_SELECT, [most]).fetchall()
-        except (sqlite3.Error, OSError) as error:  # a file of an older version, or none that can be read
-            log.debug("%s: nothing is learned from it: %s", self._path, error)
+        except LedgerUnreadable as error:  # a file of an older version, or none that can be read
+            log.debug("%s: nothing is learned from it: %s", self._path, error.__cause__)
             return 0
         samples = _newest(rows)
         with self._samples_lock:

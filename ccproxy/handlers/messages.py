@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Callable, Dict, Iterator, List, Optional, Union
 
-from ..accounting.budget import Budget, budgets, limits, tightest
 from ..accounting.pricing import plain
 from ..anthropic import MessagesRequest
 from ..config.schema import Model
@@ -60,17 +59,11 @@ def route(
         estimates.surely_fit,
         last=context.last_routes.get(conversation, now),
         named=request.headers.get(MODEL_HEADER, ""),
-        budget=budget_of(context, session),
+        budget=context.spending.budget(context.config, session),
     )
     if is_remembered:
         context.last_routes.put(conversation, decision, now)
     return decision
-
-
-def budget_of(context: Context, session: str) -> Optional[Budget]:
-    """Return the budget of which the least is left, of those that are set."""
-    amounts = limits(context.config)
-    return tightest(budgets(amounts, context.spending.of(session))) if amounts else None
 
 
 def _warm_up(context: Context, messages: MessagesRequest, input_tokens: int) -> Response:
@@ -93,7 +86,7 @@ def answer(
     """Answer with the first model of a route that can."""
     session = session_of(request, messages)
     asked = Asked.of(messages)
-    budget = budget_of(context, session)
+    budget = context.spending.budget(context.config, session)
     if budget is not None and budget.is_spent:
         refused = Record(context, Decision((), BUDGET, budget.words), context.now(), messages.model, session, asked)
         return _failed(BudgetSpent(budget.refusal), refused, messages)
