@@ -81,6 +81,19 @@ def lacks_signature(body: Json) -> bool:
     return any("extra_content" not in m["tool_calls"][0] for m in body["messages"] if m.get("tool_calls"))
 
 
+def has_long_ids(body: Json) -> bool:
+    """Whether a call or a result has an id of more than nine characters."""
+    called = [call["id"] for m in body["messages"] for call in m.get("tool_calls") or ()]
+    answered = [m["tool_call_id"] for m in body["messages"] if m["role"] == "tool"]
+    return any(len(one) != 9 for one in called + answered)
+
+
+def speaks_after_a_tool(body: Json) -> bool:
+    """Whether the user speaks right after a tool."""
+    said = [m["role"] for m in body["messages"]]
+    return ("tool", "user") in zip(said, said[1:])
+
+
 def in_text(word: str) -> Callable[[Json], bool]:
     """Whether a word stands anywhere in the body."""
     return lambda body: f'"{word}"' in json.dumps(body)
@@ -218,6 +231,34 @@ ROWS: List[Tuple[Callable[[Json], bool], str, str, str, Json]] = [
         "generic",
         "x",
         {"messages": ROUND},
+    ),
+    (
+        has_long_ids,
+        "Tool call id was toolu_1 but must be a-z, A-Z, 0-9, with a length of 9.",
+        "openrouter",
+        "mistralai/devstral",
+        {"messages": ROUND},
+    ),
+    (
+        has_long_ids,
+        "Tool call IDs should be alphanumeric strings with length 9!",
+        "vllm",
+        "devstral",
+        {"messages": ROUND},
+    ),
+    (
+        speaks_after_a_tool,
+        "Unexpected role 'user' after role 'tool'",
+        "openrouter",
+        "mistralai/devstral",
+        {"messages": [*ROUND[:2], turn("user", result(), text("Go on."))]},
+    ),
+    (
+        has("extra_body"),
+        "Thinking level HIGH is not supported for this model. Please retry with other thinking level.",
+        "gemini",
+        "gemini-3-nano",
+        EFFORT,
     ),
     (
         lambda body: body.get("tool_choice") == "required",

@@ -159,6 +159,13 @@ def test_newer_claude_thinks_by_an_effort(name: str, has_budget: bool) -> None:
     assert fields("openrouter", f"anthropic/{name}", **LOW) == {"reasoning": thought}
 
 
+@pytest.mark.parametrize(("name", "level"), [("gemini-3-pro-preview", "high"), ("gemini-3.1-pro", "medium")])
+def test_the_first_gemini_3_pro_has_two_levels(name: str, level: str) -> None:
+    """It refuses to think a medium amount."""
+    found = fields("gemini", name, output_config={"effort": "medium"})
+    assert found == google(thinking_level=level, **THOUGHTS)
+
+
 @pytest.mark.parametrize(("asked", "sent"), [(31_999, 24_576), (20_000, 20_000)])
 def test_a_budget_is_no_more_than_the_model_has(asked: int, sent: int) -> None:
     """Gemini's Flash refuses more."""

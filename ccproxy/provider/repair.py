@@ -10,6 +10,8 @@ import threading
 from typing import Callable, Dict, List, Match, Optional, Tuple
 
 from ..encoded import Json
+from ..translate.ids import SHORT_ID, provider_tool_id
+from ..translate.messages import UNDERSTOOD
 from ..translate.reasoning import FILLER, SKIP_SIGNATURE
 from ..translate.schema import clean_schema
 
@@ -73,6 +75,26 @@ def _without_images(message: Json) -> Json:
         return message
     note = {"type": "text", "text": "[image omitted: this model has no image input]"}
     return {**message, "content": [note if part.get("type") == "image_url" else part for part in content]}
+
+
+def _with_short_ids(message: Json) -> Json:
+    """Give calls the ids of Mistral's models, whoever serves them."""
+    changed: Json = {}
+    if message.get("tool_calls"):
+        calls = message["tool_calls"]
+        changed["tool_calls"] = [{**call, "id": provider_tool_id(call["id"], SHORT_ID)} for call in calls]
+    if "tool_call_id" in message:
+        changed["tool_call_id"] = provider_tool_id(message["tool_call_id"], SHORT_ID)
+    return {**message, **changed}
+
+
+def _with_turns_after_tools(body: Json) -> Json:
+    messages: List[Json] = []
+    for message in body["messages"]:
+        if message["role"] == "user" and messages and messages[-1]["role"] == "tool":
+            messages.append({"role": "assistant", "content": UNDERSTOOD})
+        messages.append(message)
+    return {**body, "messages": messages}
 
 
 def _harder_schemas(body: Json) -> Json:
@@ -154,6 +176,9 @@ _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (r"not support.{0,60}reasoning_?effort", lambda _: _without("reasoning_effort")),
     (r"reasoning_format is not supported", lambda _: _without("reasoning_format")),
     (r"reasoning_content.{0,120}(?:must be passed back|is missing)", lambda _: _each_message(_with_reasoning)),
+    (r"tool call ids?\b.{0,120}length (?:of )?9\b", lambda _: _each_message(_with_short_ids)),
+    (r"unexpected role .?user.? after role .?tool", lambda _: _with_turns_after_tools),
+    (r"thinking.?level.{0,60}not support", lambda _: _without("extra_body")),
     (r"missing a `?thought_signature", lambda _: _each_message(_with_signature)),
     (
         r"reasoning_(?:content|details).{0,120}(?:unsupp|extra|unkn|not supp)",

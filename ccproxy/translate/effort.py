@@ -85,6 +85,10 @@ def _google_budget(tokens: int) -> Json:
     return _google(thinking_budget=tokens, include_thoughts=True)
 
 
+def _google_level(word: str) -> Json:
+    return _google(thinking_level=word, include_thoughts=True)
+
+
 def _deepseek(word: str) -> Json:
     return {**_thinking("enabled"), "reasoning_effort": word}
 
@@ -107,7 +111,8 @@ ROWS: Dict[str, Tuple[Row, ...]] = {
     "gemini": (
         Row(r"2\.5-flash", _google(thinking_budget=0), _google_budget, _TOKENS),
         Row(r"2\.5-pro", None, _google_budget, {**_TOKENS, "max": 32768}),
-        Row(r"gemini-[3-9]", None, lambda word: _google(thinking_level=word, include_thoughts=True), _THREE),
+        Row(r"gemini-3-pro", None, _google_level, {"medium": "high", **_THREE}),
+        Row(r"gemini-[3-9]", None, _google_level, _THREE),
     ),
     "deepseek": (Row(r"v4|v3\.2|deepseek-(chat|reasoner)$", _thinking("disabled"), _deepseek, _LOW_HIGH_MAX),),
     "openrouter": (

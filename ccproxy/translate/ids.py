@@ -13,6 +13,8 @@ from .envelope import unseal_id
 _CLIENT_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")  # Gemini wants a letter or _ first
 _ENCODED = "toolu_x"
+SHORT_ID = r"[a-zA-Z0-9]{9}"
+"""The ids that Mistral's models take."""
 
 
 def client_tool_id(provider_id: str, taken: Set[str]) -> str:
