@@ -47,6 +47,11 @@ def error_type(status: int) -> str:
     return TYPE_BY_STATUS.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
+def status_of(error_type: Any) -> int:
+    """Return the HTTP status that an Anthropic error type goes with."""
+    return next((status for status, name in TYPE_BY_STATUS.items() if name == error_type), 500)
+
+
 class CcproxyError(Exception):
     """Root of every error raised on purpose."""
 

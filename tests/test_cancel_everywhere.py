@@ -188,7 +188,7 @@ def test_during_early_pings(outcomes: List[str]) -> None:
 
 def test_a_passed_through_answer(outcomes: List[str]) -> None:
     """Its provider is left as well, and the log says why it ended."""
-    plan = [head(), chunk(b"event: ping\ndata: {}\n\n"), silent]
+    plan = [head(), chunk(b"event: message_start\ndata: {}\n\n"), silent]
     with FaultyProvider(plan) as provider, proxy_for(provider.url, direct=True) as proxy:
         client = start(proxy, stream=True)
         client.head()

@@ -5,7 +5,6 @@ The answers are the recordings of Anthropic's API; see `test_recordings` for whe
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import logging.handlers
@@ -18,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 import pytest
 
 from ccproxy.translate.envelope import Envelope, seal, seal_id
-from faults import FaultyProvider, chunk, endless, head, latency, reset_peer, send
+from faults import FaultyProvider, chunk, endless, head, latency, reset_peer
 from processes import eventually
 from recordings import Recording, folder, recording, server_sent_data
 from replay import Answer, Received, ReplayProvider, bytewise, cut, post
@@ -38,7 +37,7 @@ MESSAGE: Json = {
     "usage": {"input_tokens": 3, "output_tokens": 5, "cache_read_input_tokens": 7},
 }
 PASSED = ("retry-after", "retry-after-ms", "x-should-retry", "request-id", "content-type")
-"""The headers of an error that clients act on."""
+"""The headers of an answer that clients act on."""
 
 
 def load() -> List[Tuple[Recording, bytes]]:
@@ -170,18 +169,12 @@ def test_an_error_crosses_unchanged(status: int, stream: bool) -> None:
     """Status, body and the headers that steer the client's next try are the provider's own."""
     body = b'{"type":"error", "error":{"type":"x","message":"the \xc3\xa9 words"},"request_id":"req_theirs"}'
     headers = {**JSON, "retry-after": "7", "x-should-retry": "true", "request-id": "req_theirs"}
+    headers["anthropic-ratelimit-unified-status"] = "rejected"
     with direct(Answer(status, headers, [body])) as pair:
         answer = pair.post(user(stream=stream))
     assert (answer.status, answer.body) == (status, body)
     assert {name: answer.headers.get(name) for name in headers} == headers
     assert len(pair.provider.received) == 1
-
-
-def test_a_stream_that_breaks_off() -> None:
-    """Breaks off for the client too: what came before is passed on, and the body does not end as if it were whole."""
-    torn = Answer(200, {"content-type": "text/event-stream"}, [b"event: ping\ndata: {}\n\n"], "torn")
-    with direct(torn) as pair, pytest.raises((OSError, http.client.HTTPException)):
-        pair.post(user(stream=True))
 
 
 def test_text_that_was_held_back_when_a_stream_breaks_off() -> None:
@@ -193,22 +186,14 @@ def test_text_that_was_held_back_when_a_stream_breaks_off() -> None:
     with FaultyProvider(plan) as provider, direct(api_base=provider.url) as pair:
         reply = post(pair.url, user(stream=True))
     assert not reply.complete
-    found = [json.loads(data)["delta"]["text"] for data in server_sent_data(reply.body)]
-    assert "".join(found) == "sk-ant"
+    *deltas, error = [json.loads(data) for data in server_sent_data(reply.body)]
+    assert "".join(event["delta"]["text"] for event in deltas) == "sk-ant"
+    assert error["type"] == "error"
 
 
 def frame(event: str, **fields: Any) -> str:
     """One event of a stream."""
     return f"event: {event}\ndata: {json.dumps({'type': event, **fields})}\n\n"
-
-
-def test_a_document_that_is_cut() -> None:
-    """An answer whose end only the end of the connection told is no whole one when it is half a document."""
-    half = Answer(200, JSON, [json.dumps(MESSAGE).encode()[:40]], "close")
-    with direct(half) as pair:
-        with pytest.raises((OSError, http.client.HTTPException)):
-            pair.post(user())
-        assert pair.lines.get(timeout=10).getMessage().endswith("failed in mid-stream with 502")
 
 
 @pytest.mark.parametrize(
@@ -233,14 +218,6 @@ def test_a_page(stream: bool) -> None:
         answer = pair.post(user(stream=stream))
     assert answer.status == 502
     assert "an HTML page: Sign in" in answer.json["error"]["message"]
-
-
-def test_an_error_in_a_200() -> None:
-    """Crosses as it is, and is none of the answers that are counted."""
-    body = b'{"type":"error","error":{"type":"overloaded_error","message":"no"}}'
-    with direct(Answer(200, JSON, [body])) as pair:
-        assert pair.post(user()).body == body
-        assert pair.lines.get(timeout=10).getMessage().endswith("failed in a 200 with 502")
 
 
 @pytest.mark.parametrize("usage", [None, [], "many", 3, {"input_tokens": "3", "output_tokens_details": [1]}])
@@ -307,14 +284,6 @@ def test_odd_events(events: bytes, told: str) -> None:
         line = pair.lines.get(timeout=10).getMessage()
     assert told in line
     assert line.endswith((" relayed", " None"))
-
-
-def test_an_answer_of_any_size() -> None:
-    """Is passed on to its end, though no more of it than another answer may have is kept to read its usage."""
-    size = 66 << 20
-    plan = [head(200, str(size), content_type="application/json"), *[send(b" " * (1 << 20))] * 66]
-    with FaultyProvider(plan) as provider, direct(api_base=provider.url) as pair:
-        assert len(pair.post(user()).body) == size
 
 
 # --- the request ------------------------------------------------------------------------------------------------
@@ -386,11 +355,19 @@ def test_the_traces_of_other_providers_are_removed(odd: str) -> None:
 
 
 def test_the_headers_that_change_the_answer() -> None:
-    """Version and beta headers are passed on as they came; cookies and the client's credential are not."""
+    """All that are Anthropic's are passed on as they came; cookies and the client's credential are not."""
     beta = "claude-code-20250219,of-tomorrow-2027-01-01"
     with direct() as pair:
-        sent = pair.sent(user(), anthropic_beta=beta, anthropic_version="2026-10-21", x_api_key="theirs", cookie="a=b")
+        sent = pair.sent(
+            user(),
+            anthropic_beta=beta,
+            anthropic_version="2026-10-21",
+            anthropic_workspace_id="wrkspc_1",
+            x_api_key="theirs",
+            cookie="a=b",
+        )
     assert sent.headers["anthropic-beta"] == beta
+    assert sent.headers["anthropic-workspace-id"] == "wrkspc_1"
     assert sent.headers["anthropic-version"] == "2026-10-21"
     assert sent.headers["x-api-key"] == KEY
     assert "cookie" not in sent.headers

@@ -76,7 +76,7 @@ class Carried:
         except StopIteration:
             self._is_over = True
         except ApiError as error:
-            self.got += encode(self._exchange.fail(error, "req_test"))
+            self.got += self._exchange.fail(error, "req_test")
             self._is_over = True
 
     def leave(self) -> None:

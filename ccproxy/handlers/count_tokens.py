@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Optional
 
 from ..anthropic import MessagesRequest
 from ..errors import ProviderError
@@ -26,18 +27,19 @@ def handle(context: Context, request: Request) -> Response:
     if model.direct:
         context.running.start(context.config.provider_total_timeout, None)
         try:
-            counted = Relay.open(request, messages, model, context, "/v1/messages/count_tokens").read()
-            if _is_count(counted):
+            relay = Relay.open(request, messages, model, context, "/v1/messages/count_tokens")
+            relay.close()
+            if _is_count(relay.document):
                 headers = {"content-type": "application/json", HOW: f"counted by {model.provider}"}
-                return Response(200, headers, counted)
+                return Response(200, headers, relay.document)
         except ProviderError as error:
             log.info("%s does not count tokens, they are estimated: %s", model.model_id, error.message)
     answer = {"input_tokens": estimates.of(model)}
     return Response.json(answer, headers={HOW: field_value(estimates.how(model))})
 
 
-def _is_count(body: bytes) -> bool:
+def _is_count(body: Optional[bytes]) -> bool:
     try:
-        return isinstance(json.loads(body)["input_tokens"], int)
+        return isinstance(json.loads(body or b"")["input_tokens"], int)
     except (ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -22,6 +22,7 @@ from ..provider.quoted import QuotedEvents
 from ..provider.repair import Repair, find_repair
 from ..provider.response import ProviderResponse
 from ..sse import delta_frames
+from ..sse import encode as encode_events
 from ..translate.failure import mask, overflow_error
 from ..translate.reply import ReplyContext
 from ..translate.request import Translated, translate_request, used_tool_ids
@@ -233,9 +234,9 @@ class Exchange:
             raise
         yield self._quoted.feed(events)
 
-    def fail(self, error: ApiError, request_id: str) -> List[Event]:
-        """Return the events that end a stream whose provider failed."""
-        return self._quoted.feed(self.translator.fail(error, request_id))
+    def fail(self, error: ApiError, request_id: str) -> bytes:
+        """Return the event that ends a stream whose provider failed, behind what was held back."""
+        return encode_events(self._quoted.feed(self.translator.fail(error, request_id)))
 
     def reported_cost(self) -> Optional[Decimal]:
         """Return what the provider said the answer costs."""

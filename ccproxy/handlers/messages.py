@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Callable, Dict, Iterator, List, Optional, Union
 
 from ..accounting.pricing import plain
@@ -17,7 +18,7 @@ from ..provider.fallback import Walk
 from ..provider.retry import RetryPolicy
 from ..routing import BUDGET, MODEL_HEADER, Decision, decide
 from ..sse import encode
-from ..web import ASIDE, EVENT_STREAM, LAST, PRIVATE, Early, Request, Response
+from ..web import ASIDE, EVENT_STREAM, LAST, PRIVATE, Early, Request, Response, Stream
 from .context import Context, parse_body
 from .exchange import Exchange
 from .passthrough import Relay
@@ -106,32 +107,37 @@ def answer(
         record.sample = estimates.sample(model)
         return opened
 
-    early = None
-    if not any(model.direct for model in decision.models):  # what is passed through is the provider's from its start
-        model = decision.models[0]
-        early = _early(
-            context, messages, decision, lambda: MessageStart(message_id, messages.model, Usage(estimates.of(model)))
-        )
-    running.start(config.provider_total_timeout, early)
+    has_own_start = any(model.direct for model in decision.models)
+
+    def start() -> bytes:
+        tokens = estimates.of(decision.models[0])
+        return b"" if has_own_start else encode([MessageStart(message_id, messages.model, Usage(tokens))])
+
+    running.start(config.provider_total_timeout, _early(context, messages, decision, start))
     try:
         exchange = walk.first_answer(decision.models, ask)
     except ApiError as error:
         return _failed(error, record, messages)
     headers = _headers(decision, record.model)
     if isinstance(exchange, Relay):
-        return exchange.respond(record, headers)
+        return _relayed(exchange, record, messages, headers)
     if messages.stream:
-        return _stream(exchange, record, headers, is_open=running.begin_answer())
+        return _stream(exchange, record, headers, has_start=running.begin_answer() and not has_own_start)
     return _whole(exchange, record, headers)
 
 
-def _early(context: Context, messages: MessagesRequest, decision: Decision, start: Callable[[], MessageStart]) -> Early:
-    """Return what a waiting client is given: the start of the stream and pings, or spaces before a JSON document."""
+def _early(context: Context, messages: MessagesRequest, decision: Decision, start: Callable[[], bytes]) -> Early:
+    """Return what a waiting client is given: the start of the stream and pings, or spaces before a JSON document.
+
+    Where all models are direct, nothing before the answer: status and headers are the provider's.
+    """
     after, every = context.config.commit_after, context.config.ping_interval
+    if all(model.direct for model in decision.models):
+        after = math.inf
     headers = {"request-id": context.request_id, "x-ccproxy-route": route_header(decision)}
     if messages.stream:
         ping = encode([Ping()])
-        return Early(after, {**EVENT_STREAM, **headers}, lambda: encode([start()]) + ping, ping, every)
+        return Early(after, {**EVENT_STREAM, **headers}, lambda: start() + ping, ping, every)
     headers.update(PRIVATE, **{"content-type": "application/json"})
     return Early(max(after, WHOLE_COMMIT_AFTER), headers, lambda: b" ", b" ", every)
 
@@ -141,7 +147,8 @@ def _failed(error: ApiError, record: Record, messages: MessagesRequest) -> Respo
     record.failed(error)
     is_open = record.context.running.begin_answer()
     if is_open and messages.stream:
-        return Response.stream(_error_parts([ErrorEvent(error.to_dict(record.context.request_id))], record), record.end)
+        event = encode([ErrorEvent(error.to_dict(record.context.request_id))])
+        return Response.stream(_error_parts(event, record), record.end)
     record.end()
     error.headers.update(_headers(record.decision, record.model))
     if isinstance(error, ProviderError) and error.verbatim is not None:
@@ -186,32 +193,57 @@ def _take_totals(exchange: Exchange, record: Record) -> None:
     record.got.mended_calls = exchange.translator.mended_calls
 
 
-def _stream(exchange: Exchange, record: Record, headers: Dict[str, str], *, is_open: bool) -> Response:
+def _relayed(relay: Relay, record: Record, messages: MessagesRequest, headers: Dict[str, str]) -> Response:
+    is_open = record.context.running.begin_answer()
+    headers = {**relay.headers(record.context.config), **headers}
+    record.is_counted = True
+    if relay.document is None:
+
+        def on_close() -> None:
+            relay.close()
+            record.end()
+
+        return Response(200, headers, Stream(_parts(relay.parts(record), record, relay.fail), on_close, relay.source))
+    relay.close()
+    if is_open and messages.stream:
+        return _failed(ProviderError("the provider did not answer with a stream"), record, messages)
+    relay.take_totals(record)
+    record.end()
+    return Response(200, headers, relay.document)
+
+
+def _stream(exchange: Exchange, record: Record, headers: Dict[str, str], *, has_start: bool) -> Response:
     def on_close() -> None:
         exchange.close()
         _take_totals(exchange, record)
         record.end()
 
-    return Response.stream(_parts(exchange, record, is_open), on_close, headers, exchange.source, exchange.plain)
+    parts = _parts(_translated(exchange, record, has_start), record, exchange.fail)
+    return Response.stream(parts, on_close, headers, exchange.source, exchange.plain)
 
 
-def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]:
-    """Yield the stream; with ``is_open`` its first event is on its way already."""
+def _translated(exchange: Exchange, record: Record, has_start: bool) -> Iterator[bytes]:
+    """Yield the stream; with ``has_start`` its first event is on its way already."""
+    for events in exchange.events():
+        if not events:
+            yield b""
+            continue
+        record.see(events)
+        if has_start:
+            events = [event for event in events if not isinstance(event, MessageStart)]
+        if record.outcome == ENDED:  # what a client was told is in the statistics, whatever happens to this process
+            yield ASIDE
+            _take_totals(exchange, record)
+            record.end()
+            yield LAST
+        yield encode(events)
+
+
+def _parts(parts: Iterator[bytes], record: Record, fail: Callable[[ApiError, str], bytes]) -> Iterator[bytes]:
+    """Yield a stream, and the error event that ``fail`` makes where it fails."""
     context = record.context
     try:
-        for events in exchange.events():
-            if not events:
-                yield b""
-                continue
-            record.see(events)
-            if is_open:
-                events = [event for event in events if not isinstance(event, MessageStart)]
-            if record.outcome == ENDED:  # what a client was told is in the statistics, whatever happens to this process
-                yield ASIDE
-                _take_totals(exchange, record)
-                record.end()
-                yield LAST
-            yield encode(events)
+        yield from parts
         return
     except ApiError as error:
         failure = error
@@ -224,12 +256,12 @@ def _parts(exchange: Exchange, record: Record, is_open: bool) -> Iterator[bytes]
         raise StreamCut(failure.message)
     record.failed(failure, " in mid-stream")
     log.warning("%s %s: %s", context.request_id, record.detail, failure.message)
-    yield from _error_parts(exchange.fail(failure, context.request_id), record)
+    yield from _error_parts(fail(failure, context.request_id), record)
 
 
-def _error_parts(events: List[Event], record: Record) -> Iterator[bytes]:
+def _error_parts(event: bytes, record: Record) -> Iterator[bytes]:
     """Yield the error event apart from what was before, and end without an end."""
     record.context.sleep(ERROR_PAUSE)
-    yield encode(events)
+    yield event
     record.context.sleep(ERROR_PAUSE)
     raise StreamCut(record.detail)

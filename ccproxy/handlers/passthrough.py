@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator
+from contextlib import suppress
+from itertools import chain
+from typing import Any, Dict, Iterator, List, Optional
 
 from ..accounting.pricing import price_factor
 from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
-from ..errors import ProviderError, StreamCut
-from ..message import Usage
-from ..provider.client import DIRECT_HEADERS, Call
+from ..errors import ApiError, ProviderError
+from ..message import ErrorEvent, MessageStop, Usage
+from ..provider.client import Call, direct_headers
 from ..provider.quoted import QuotedStream
-from ..provider.response import MAX_BODY_BYTES, ProviderResponse, whole
-from ..sse import Reader
+from ..provider.response import ProviderResponse, whole
+from ..sse import Frame, Reader, encode
 from ..translate.direct import direct_body
-from ..translate.failure import mask
-from ..web import ASIDE, Request, Response, Stream
+from ..web import ASIDE, LAST, Request, Source
 from .context import Context
-from .record import CANCELLED, ENDED, Record
+from .record import Record
 
-# Client headers that change what the provider does. Credentials are forwarded only where models.yaml says so.
-FORWARDED = ("anthropic-version", "anthropic-beta", "content-type", "user-agent")
+# Client headers that change what the provider does, and those named anthropic-*. Credentials are forwarded only where
+# models.yaml says so.
+FORWARDED = ("content-type", "user-agent")
 CREDENTIALS = ("x-api-key", "authorization")
 _MOST_TOKENS = 10**15
 
 
 class Relay:
-    """An open answer whose bytes are passed on as they come; its usage is read on the way."""
+    """A model's open answer that is passed on as it is: a document, or a stream. ``close`` it, whatever happened."""
 
     def __init__(self, response: ProviderResponse) -> None:
         self._response = response
+        self._reads = response.reads()
+        self._begun: List[bytes] = []
+        self.document: Optional[bytes] = None
+        """The whole answer, when it is no stream."""
+        self._value: Any = None  # the same as a value, if it is one
 
     @classmethod
     def open(
         cls, request: Request, messages: MessagesRequest, model: Model, context: Context, path: str = "/v1/messages"
     ) -> Relay:
-        """Ask the model.
+        """Ask the model, and return once the whole document, or a stream's first event, is here.
 
         Raises:
-            ProviderError: with the provider's own answer in ``verbatim``; or a page was answered, a gateway's perhaps.
+            ProviderError: the model gave no answer; with its own words in ``verbatim``, if they are for the client.
         """
-        headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+        headers = {name: value for name, value in request.headers.items() if _is_forwarded(name)}
         if model.forward_client_key:
             headers.update(client_credentials(request, context.config))
         headers = {"anthropic-version": "2023-06-01", "content-type": "application/json", **headers}
@@ -54,126 +61,178 @@ class Relay:
         path = path[len("/v1") :] if model.api_base.endswith("/v1") else path
         response = context.client.send(Call(model, path, body, headers), context.config, context.running.cancel)
         response.refuse_page()
-        return cls(response)
-
-    def respond(self, record: Record, headers: Dict[str, str]) -> Response:
-        """Return the answer that relays the provider's."""
-        record.is_counted = True
-        secrets = tuple(record.context.config.secrets)
-        passed = {
-            name: mask(value, secrets) for name, value in self._response.headers.items() if name in DIRECT_HEADERS
-        }
-
-        def on_close() -> None:
-            self._response.close()
-            record.end()
-
-        return Response(200, {**passed, **headers}, Stream(self._reads(record), on_close, self._response.source))
-
-    def read(self) -> bytes:
-        """Return the whole answer."""
+        relay = cls(response)
         try:
-            return bytes(whole(self._response.reads()))
-        finally:
-            self._response.close()
+            relay._begin(messages.stream, context)
+            context.running.cancel.check()  # a body without framing ends quietly when we end its connection
+        except BaseException:
+            relay.close()
+            raise
+        return relay
 
-    def _reads(self, record: Record) -> Iterator[bytes]:
-        is_stream = "event-stream" in self._response.headers.get("content-type", "")
+    def _begin(self, may_stream: bool, context: Context) -> None:
+        if "event-stream" not in self._response.headers.get("content-type", ""):
+            self.document = self._read()
+        elif not may_stream:
+            raise ProviderError("the provider answered with a stream, which was not asked for")
+        else:
+            self._wait_for_event(context)
+
+    def _read(self) -> bytes:
+        body = bytes(whole(self._reads))
         is_framed = bool({"content-length", "transfer-encoding"} & self._response.headers.keys())
-        watch = _UsageOfStream(record) if is_stream else _UsageOfMessage(record, is_framed)
-        quoted = QuotedStream(self._response.secrets if is_stream else ())
+        if not body:
+            raise ProviderError("the provider's answer was empty")
         try:
-            for data in self._response.reads():
-                watch.feed(data)
-                if record.outcome == ENDED:  # before the client knows it, as in translated streams
+            self._value = json.loads(body.decode("utf-8-sig", "replace"))
+        except RecursionError:
+            pass  # it crosses all the same
+        except ValueError:
+            if not is_framed:  # it may be cut unseen
+                raise ProviderError("the provider's answer was cut") from None
+        if isinstance(self._value, dict) and self._value.get("type") == "error":
+            raise self._response.failure(body)
+        self._response.is_done = True
+        return body
+
+    def _wait_for_event(self, context: Context) -> None:
+        """Read as far as the first event that is more than a sign of life; an error may be none at the next model.
+
+        Signs of life are not kept from the client for longer than COMMIT_AFTER.
+        """
+        reader, until = Reader(), context.now() + context.config.commit_after
+        for data in chain(self._reads, (None,)):
+            self._begun += [data] if data else []
+            for event in reader.finish() if data is None else reader.feed(data):
+                if event.event == "error":
+                    raise self._response.failure(event.data.encode())
+                if event.event != "ping":
+                    return
+            if context.now() >= until:
+                return
+        raise ProviderError("the provider's answer was empty")
+
+    @property
+    def source(self) -> Source:
+        """Where a stream comes from."""
+        return self._response.source
+
+    def headers(self, config: Config) -> Dict[str, str]:
+        """Return the headers that clients act on."""
+        return direct_headers(self._response.headers, tuple(config.secrets))
+
+    def take_totals(self, record: Record) -> None:
+        """Read stop reason and usage from the document."""
+        record.saw_content()
+        record.ended("relayed")
+        with suppress(KeyError, TypeError):  # it crosses all the same
+            _take(record, self._value["usage"])
+            record.ended(str(self._value["stop_reason"]))
+
+    def parts(self, record: Record) -> Iterator[bytes]:
+        """Yield the stream, whole events at a time, to its end.
+
+        Raises:
+            ApiError: it failed; with the provider's own error event, if it told, in ``verbatim``.
+        """
+        events, quoted = _Events(record), QuotedStream(self._response.secrets)
+        try:
+            for data in chain(self._begun, self._reads, (None,)):
+                part = events.feed(data) if data is not None else events.finish()
+                part = quoted.feed(part) + (quoted.finish() if data is None else b"")
+                if events.is_complete:  # in the ledger before the client knows it, as in translated streams
+                    self._response.is_done = True
                     yield ASIDE
                     record.end()
-                yield quoted.feed(data)
-        except ProviderError as error:
-            record.failed(record.context.running.cancel.error or error, " in mid-stream")
+                    yield LAST
+                    yield part
+                    return
+                if events.error is not None:
+                    before, mark, told = part.rpartition(b"event: error")
+                    yield before
+                    raise self._response.failure(events.error, mark + told)
+                yield part
+        except ProviderError:
             yield quoted.finish()
-            raise StreamCut(error.message) from error
-        yield quoted.finish()
-        yield ASIDE
-        watch.finish()
-        cancelled = record.context.running.cancel.error
-        if cancelled is not None or not watch.is_complete:
-            cut = ProviderError("the provider's answer was cut")
-            record.failed(cancelled or cut, " in mid-stream")
-            raise StreamCut(cut.message)
-        self._response.is_done = True
-        record.end()  # before the last chunk goes out, as in translated streams
+            record.context.running.cancel.check()  # a connection that we ended ourselves is no fault of the provider
+            raise
+        record.context.running.cancel.check()
+        raise ProviderError("the provider closed the stream before finishing")
+
+    def fail(self, error: ApiError, request_id: str) -> bytes:
+        """Return the event that ends a stream whose provider failed: its own, if it told."""
+        told = error.verbatim if isinstance(error, ProviderError) else None
+        return told or encode([ErrorEvent(error.to_dict(request_id))])
+
+    def close(self) -> None:
+        """Let go of the provider."""
+        self._response.close()
 
 
-class _UsageOfStream:
-    """Reads stop reason and usage from the events that pass by."""
+class _Events:
+    """Cuts a stream between its events, and reads stop reason and usage from those that pass by."""
 
     def __init__(self, record: Record) -> None:
         self._record, self._reader = record, Reader()
+        self._begun: List[bytes] = []  # of the next event
         self._counts: Dict[str, Any] = {}
+        self._stop_reason = ""
         self.is_complete = False
-        """Whether the stream said that it ended: one without framing may be cut unseen."""
+        """Whether the stream said that it ended."""
+        self.error: Optional[bytes] = None
+        """What an error event told."""
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bytes:
+        """Return the events that are whole now; half a one could not be followed by another, such as an error."""
         for event in self._reader.feed(data):
-            self.is_complete = self.is_complete or event.event in ("message_stop", "error")
-            self._record.got.events += 1
-            if event.event in ("message_start", "content_block_start", "message_delta", "error"):
-                self._see(event.event, event.data)
+            self._see(event)
+        self._begun.append(data)
+        left = self._reader.pending_bytes
+        if left >= len(data):
+            return b""
+        told = b"".join(self._begun)
+        end = len(told) - left
+        self._begun = [told[end:]] if left else []
+        return told[:end]
 
-    def _see(self, name: str, data: str) -> None:
+    def finish(self) -> bytes:
+        """Return what a stream ends with that ended; the blank line, or message_stop, may be missing."""
+        had_stop_reason = bool(self._stop_reason)
+        for event in self._reader.finish():
+            self._see(event)
+        rest = b"".join(self._begun).rstrip(b"\r\n") + b"\n\n"
+        if self.is_complete or self.error is not None:
+            return rest
+        if not self._stop_reason:
+            return b""
+        self._see(Frame("", "message_stop"))
+        return (b"" if had_stop_reason else rest) + encode([MessageStop()])
+
+    def _see(self, event: Frame) -> None:
+        self._record.got.events += 1
+        if event.event == "message_stop":
+            self.is_complete = True
+            self._record.ended(self._stop_reason or "relayed")
+        elif event.event == "error":
+            self.error = event.data.encode()
+        elif event.event in ("message_start", "content_block_start", "message_delta"):
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # it crosses all the same
+                self._read(event.event, json.loads(event.data))
+
+    def _read(self, name: str, body: Any) -> None:
         if name == "content_block_start":
             self._record.saw_content()
-        try:
-            body = json.loads(data)
-            if name == "content_block_start":
-                self._record.got.see(body["content_block"])
-                return
-            usage = body["message"].get("usage") if name == "message_start" else body.get("usage")
-            told = {name: value for name, value in (usage or {}).items() if value is not None}
-            self._counts.update(told)
-            _take(self._record, self._counts)
-            if name == "message_delta":
-                self._record.ended(str(body["delta"].get("stop_reason")))
-            elif name == "error":
-                self._record.failed(ProviderError("an error event"), " in mid-stream")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass  # the bytes are relayed all the same
-
-    def finish(self) -> None:
-        """Take an end that no event told anything about for one all the same."""
-        if self._record.outcome == CANCELLED:
-            self._record.ended("relayed")
+            self._record.got.see(body["content_block"])
+            return
+        usage = body["message"].get("usage") if name == "message_start" else body.get("usage")
+        self._counts.update({name: value for name, value in (usage or {}).items() if value is not None})
+        _take(self._record, self._counts)
+        if name == "message_delta":
+            self._stop_reason = str(body["delta"].get("stop_reason") or "")
 
 
-class _UsageOfMessage:
-    """Reads stop reason and usage from a whole answer."""
-
-    def __init__(self, record: Record, is_framed: bool) -> None:
-        self._record = record
-        self._body = bytearray()
-        self._is_framed = is_framed
-        self.is_complete = True
-        """Whether it is no document that was cut, as one without framing may be unseen."""
-
-    def feed(self, data: bytes) -> None:
-        self._record.saw_content()
-        if len(self._body) <= MAX_BODY_BYTES:
-            self._body += data
-
-    def finish(self) -> None:
-        self._record.ended("relayed")
-        try:
-            body = json.loads(self._body.decode("utf-8-sig", "replace"))
-            if isinstance(body, dict) and body.get("type") == "error":
-                self._record.failed(ProviderError("an error"), " in a 200")
-                return
-            _take(self._record, body["usage"])
-            self._record.ended(str(body["stop_reason"]))
-        except (KeyError, TypeError, RecursionError):
-            pass
-        except ValueError:
-            self.is_complete = self._is_framed or len(self._body) > MAX_BODY_BYTES
+def _is_forwarded(name: str) -> bool:
+    return name in FORWARDED or name.startswith("anthropic-")
 
 
 def _take(record: Record, counts: Any) -> None:

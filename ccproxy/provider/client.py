@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Callable, Dict, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 import requests
@@ -35,7 +35,7 @@ from .retry import retry_after
 POOL_SIZE = 1000
 # Idle connections of each provider that are kept, and the seconds after which the others are closed.
 KEPT_IDLE, IDLE_TIME = 8, 5.0
-# Response headers of Anthropic-format providers that clients act on.
+# Response headers of Anthropic-format providers that clients act on, beside those named anthropic-*.
 DIRECT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id")
 
 
@@ -180,9 +180,17 @@ def _failure(call: Call, answer: Answer, body: bytes, target: Target) -> Provide
     if call.model.direct and answer.status >= 400:
         unmasked = body.decode("utf-8", "surrogateescape")
         error.status, error.verbatim = answer.status, mask(unmasked, target.secrets).encode("utf-8", "surrogateescape")
-        passed = {name: value for name, value in answer.headers.items() if name in DIRECT_HEADERS}
-        error.headers = {name: mask(value, target.secrets) for name, value in passed.items()}
+        error.headers = direct_headers(answer.headers, target.secrets)
     return error
+
+
+def direct_headers(headers: Mapping[str, str], secrets: Tuple[str, ...]) -> Dict[str, str]:
+    """Return those of an Anthropic-format provider's headers that are the client's."""
+    return {
+        name: mask(value, secrets)
+        for name, value in headers.items()
+        if name in DIRECT_HEADERS or name.startswith("anthropic-")
+    }
 
 
 def _headers(model: Model, key: str, call: Call, address: requests.PreparedRequest) -> Dict[str, str]:

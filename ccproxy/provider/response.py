@@ -14,12 +14,12 @@ import urllib3
 from urllib3.util.wait import wait_for_read
 
 from ..chunk_reader import ChunkReader
-from ..errors import ProviderError
+from ..errors import ProviderError, status_of
 from ..openai import Chunk, Piece
 from ..passage import Passage
 from ..responses import ResponsesReader
 from ..sse import DeltaFrames, Frame, Reader
-from ..translate.failure import Target, unreadable
+from ..translate.failure import Target, mask, translate_failure, unreadable
 from .answer import Answer
 from .faults import Faults
 from .quoted import Quoted
@@ -165,6 +165,20 @@ class ProviderResponse:
                 raise unreadable(bytes(whole(self.reads())[:MAX_ERROR_BYTES]), self._target)
             finally:
                 self.close()
+
+    def failure(self, told: bytes, verbatim: Optional[bytes] = None) -> ProviderError:
+        """Return the failure that an Anthropic-format answer with status 200 is; the client is given its own words.
+
+        Args:
+            told: the error in Anthropic's shape, and ``verbatim`` what the client is given in its place.
+        """
+        value = _told(told.decode("utf-8", "replace"))
+        status = status_of(value.get("type")) if isinstance(value, dict) else 500
+        error = translate_failure(status, {}, told, self._target)
+        error.headers["content-type"] = "application/json"
+        text = (verbatim or told).decode("utf-8", "surrogateescape")
+        error.verbatim = mask(text, self._target.secrets).encode("utf-8", "surrogateescape")
+        return error
 
     def close(self) -> None:
         """Give the connection back when the answer was read to its end, close it otherwise."""
