@@ -39,6 +39,8 @@ _TOOL = {
     "description": "Tells the temperature in a city.",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
+_CHOICE = {"type": "tool", "name": _TOOL["name"]}
+_PING = "Reply with one word: pong"
 _QUESTION = "What is the temperature in Paris? Ask the tool get_temperature."
 
 
@@ -87,6 +89,10 @@ class Answer:
         """Its calls of the probe's tool with usable arguments."""
         calls = [block for block in self.blocks if block.get("type") == "tool_use"]
         return [call for call in calls if call["name"] == _TOOL["name"] and isinstance(call["input"].get("city"), str)]
+
+    def finding(self, is_good: bool, otherwise: str) -> Finding:
+        """Return the finding of a probe; ``otherwise`` says what was not good about it."""
+        return self.failure or Finding(YES if is_good else NO, "" if is_good else otherwise, self.seconds)
 
     @property
     def failure(self) -> Optional[Finding]:
@@ -182,27 +188,11 @@ def _events(data: bytes) -> Tuple[Json, str]:
 
 
 def _says(answer: Answer) -> Finding:
-    if answer.failure:
-        return answer.failure
-    return Finding(YES if answer.text.strip() else NO, "" if answer.text.strip() else "no text", answer.seconds)
-
-
-def _text(bench: Bench) -> Finding:
-    return _says(bench.ask("Reply with one word: pong"))
-
-
-def _stream(bench: Bench) -> Finding:
-    return _says(bench.ask("Reply with one word: pong", stream=True))
-
-
-def _tool(bench: Bench) -> Finding:
-    return _calls(bench.ask(_QUESTION, tools=[_TOOL]))
+    return answer.finding(bool(answer.text.strip()), "no text")
 
 
 def _calls(answer: Answer) -> Finding:
-    if answer.failure:
-        return answer.failure
-    return Finding(YES, "", answer.seconds) if answer.calls else Finding(NO, "no call", answer.seconds)
+    return answer.finding(bool(answer.calls), "no call")
 
 
 def _round_trip(bench: Bench) -> Finding:
@@ -228,10 +218,8 @@ def _image(bench: Bench) -> Finding:
     source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(red_square()).decode()}
     question = {"type": "text", "text": "Which colour is this image? Reply with one word."}
     answer = bench.ask([{"type": "image", "source": source}, question])
-    if answer.failure:
-        return answer.failure
     sees = re.search(r"\bred\b", answer.text, re.IGNORECASE) is not None
-    return Finding(YES if sees else NO, "" if sees else "took it, and did not see its colour", answer.seconds)
+    return answer.finding(sees, "took it, and did not see its colour")
 
 
 def red_square(size: int = 64) -> bytes:
@@ -243,10 +231,6 @@ def red_square(size: int = 64) -> bytes:
     header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
     pixels = zlib.compress((b"\0" + b"\xff\0\0" * size) * size)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
-def _forced(bench: Bench) -> Finding:
-    return _calls(bench.ask("Hello", tools=[_TOOL], tool_choice={"type": "tool", "name": _TOOL["name"]}))
 
 
 def _overflow(bench: Bench) -> Finding:
@@ -274,12 +258,12 @@ def _overflow(bench: Bench) -> Finding:
 
 
 PROBES: Dict[str, Callable[[Bench], Finding]] = {
-    "text": _text,
-    "stream": _stream,
-    "tool": _tool,
+    "text": lambda bench: _says(bench.ask(_PING)),
+    "stream": lambda bench: _says(bench.ask(_PING, stream=True)),
+    "tool": lambda bench: _calls(bench.ask(_QUESTION, tools=[_TOOL])),
     "round trip": _round_trip,
     "image": _image,
-    "forced tool": _forced,
+    "forced tool": lambda bench: _calls(bench.ask("Hello", tools=[_TOOL], tool_choice=_CHOICE)),
     "overflow": _overflow,
 }
 

@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List, Optional, Tuple
+from itertools import count
+from typing import Dict, List, Optional
 
 from .. import log
 from ..accounting.ledger import Ledger
@@ -19,7 +20,7 @@ from ..capabilities import FAILED, NO, PROBES, SKIPPED, YES, Bench, Examination,
 from ..config.load import state_folder
 from ..config.schema import Config, Model
 from ..encoded import Json
-from .terminal import BOLD, GREEN, RED, YELLOW, Look, Styled, printable
+from .terminal import BOLD, GREEN, RED, YELLOW, Look, Styled, printable, progress
 
 _AT_ONCE = 4
 _STYLES = {YES: GREEN, NO: YELLOW, FAILED: RED}
@@ -49,44 +50,33 @@ def _examine_all(config: Config, models: List[Model], options: argparse.Namespac
     logging.getLogger("ccproxy").addHandler(logging.NullHandler())  # failures are in the table
     app = App(probing_config(config, models, options.timeout), Ledger(state_folder(config, os.environ)))
     app.counter.load()
-    progress = _Progress(len(models) * len(PROBES))
+    numbers, line_lock = count(1), threading.Lock()
+
+    def on_probe(name: str) -> None:
+        with line_lock:
+            progress(f"probe {next(numbers)} of {len(models) * len(PROBES)}: {name}")
+
     benches = [Bench(app, config, Examination(model), options.max_cost) for model in models]
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        return list(pool.map(lambda bench: examine(bench, progress.step), benches))
+        return list(pool.map(lambda bench: examine(bench, on_probe), benches))
     finally:
-        progress.close()
+        progress("")
         app.abort()  # after Ctrl-C threads wait for providers, and the interpreter for the threads
         pool.shutdown(wait=True, cancel_futures=True)
         app.close()
-
-
-class _Progress:
-    """How far the probes are, on a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._lock = threading.Lock()  # guards the count and the line
-        self._is_shown = sys.stderr.isatty()
-
-    def step(self, name: str) -> None:
-        """A probe begins."""
-        with self._lock:
-            self._done += 1
-            if self._is_shown:
-                print(f"\r\x1b[Kprobe {self._done} of {self._total}: {name}", end="", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Leave no trace."""
-        if self._is_shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _table(done: List[Examination], config: Config, look: Look) -> List[str]:
     headings = ["model", *PROBES, "cost"]
     rows = [[Styled(one.model.model_id), *(_cell(one, name) for name in PROBES), _cost(one)] for one in done]
     lines = look.table(headings, rows)
-    notes = [f"{one.model.model_id}: {name}: {words}" for one in done for name, words in _notes(one)]
+    notes = [
+        f"{one.model.model_id}: {name}: {finding.words[:_MAX_WORDS]}"
+        for one in done
+        for name, finding in one.findings.items()
+        if finding.outcome != YES and finding.words
+    ]
     lines += ["", *map(printable, notes)] if notes else []
     entries = [entry for entry in (_entry(one, config) for one in done) if entry]
     if entries:
@@ -111,15 +101,6 @@ def _cost(one: Examination) -> Styled:
     return Styled("?" if one.cost is None else f"${plain(one.cost)}")
 
 
-def _notes(one: Examination) -> List[Tuple[str, str]]:
-    """Return why probes did not succeed."""
-    return [
-        (name, finding.words[:_MAX_WORDS])
-        for name, finding in one.findings.items()
-        if finding.outcome != YES and finding.words
-    ]
-
-
 def _entry(one: Examination, config: Config) -> List[str]:
     """Return the lines of models.yaml for a model; one that only a router names gets a whole entry."""
     flags = suggestions(one, config)
@@ -128,10 +109,8 @@ def _entry(one: Examination, config: Config) -> List[str]:
     model = one.model
     base: Dict[str, Optional[str]] = {"model_id": model.model_id}
     if model.model_id not in config.models:
-        base.update(
-            model_name=model.name, api_base=model.api_base, api_key_name=model.api_key_name, dialect=model.dialect.name
-        )
-        base["api_key_name"] = model.api_key_name if model.needs_key else None
+        key_name = model.api_key_name if model.needs_key else None
+        base.update(model_name=model.name, api_base=model.api_base, api_key_name=key_name, dialect=model.dialect.name)
     lines = [f"  {name}: {json.dumps(value)}" for name, value in {**base, **flags}.items() if value is not None]
     return ["- " + lines[0].strip(), *lines[1:]]
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from ..processes.background import temporary
 from ..provider.client import ProviderClient
 from ..stub import StubProvider
 from .options import add_configuration, load
-from .terminal import BOLD, DIM, GREEN, RED, YELLOW, Cell, Look, Styled, printable
+from .terminal import BOLD, DIM, GREEN, RED, YELLOW, Cell, Look, Styled, printable, progress
 
 EXAMPLES = (
     "ccproxy perf",
@@ -109,17 +108,12 @@ def _measure(options: argparse.Namespace, config: Config, model: Model, stack: E
 
 def _progress(pairs: Iterator[Pair], count: int) -> Iterator[Pair]:
     """Pass the pairs on, and draw a bar on a terminal."""
-    is_shown = sys.stderr.isatty()
     for number, pair in enumerate(pairs, 1):
-        if is_shown:
-            done = _BAR * number // count
-            failed = "  failures" if any(sample.error for sample in pair) else ""
-            print(
-                f"\r[{'#' * done}{'.' * (_BAR - done)}] {number}/{count}{failed}", end="", file=sys.stderr, flush=True
-            )
+        done = _BAR * number // count
+        failed = "  failures" if any(sample.error for sample in pair) else ""
+        progress(f"[{'#' * done}{'.' * (_BAR - done)}] {number}/{count}{failed}")
         yield pair
-    if is_shown:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    progress("")
 
 
 def render(report: Report, look: Look) -> str:

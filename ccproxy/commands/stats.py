@@ -28,18 +28,12 @@ WATCH_INTERVAL = 2.0
 _CLEAR = "\x1b[H\x1b[2J"
 
 
-def _money(amount: Any) -> str:
-    return "?" if amount is None else f"${amount}"
+def _known(form: str, unknown: str = "-") -> Callable[[Any], str]:
+    return lambda value: unknown if value is None else form.format(value)
 
 
-def _saving(amount: Any) -> str:
-    return "-" if amount is None else f"${amount}"
-
-
-def _seconds(value: Any) -> str:
-    return "-" if value is None else f"{value:.2f}s"
-
-
+_money = _known("${}", "?")
+_seconds = _known("{:.2f}s")
 # Heading: the measure under it, and how it is shown.
 COLUMNS: Dict[str, Tuple[str, Callable[[Any], str]]] = {
     "requests": ("requests", str),
@@ -50,7 +44,7 @@ COLUMNS: Dict[str, Tuple[str, Callable[[Any], str]]] = {
     "output": ("output_tokens", "{:,}".format),
     "cost": ("cost_usd", _money),
     "unknown": ("unknown_cost_requests", str),
-    "saving": ("saving_usd", _saving),
+    "saving": ("saving_usd", _known("${}")),
     "p50": ("first_content_p50", _seconds),
     "p95": ("first_content_p95", _seconds),
 }

@@ -85,6 +85,12 @@ class Look:
         return lines
 
 
+def progress(text: str) -> None:
+    """Show how far something is in a line of a terminal, in place of what was there; elsewhere nothing."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
 def printable(text: str) -> str:
     """Return a text of somebody else's choice without what a terminal would obey."""
     return "".join(character if character.isprintable() else "?" for character in text)
