@@ -18,7 +18,7 @@ from .credentials import shown
 from .envfile import parse_env
 from .modelsfile import parse_models
 from .providers import PROVIDERS
-from .schema import SENDABLE, SETTINGS, Config, build_config, is_sendable
+from .schema import SENDABLE, SETTINGS, Config, Model, build_config, is_sendable
 
 log = logging.getLogger(__name__)
 
@@ -169,26 +169,20 @@ def _check_keys(keys: Mapping[str, Tuple[Any, str]]) -> None:
 
 
 def _warnings(config: Config) -> List[str]:
-    warnings = []
-    for model in config.models.values():
-        if not config.is_ready(model):
-            warnings.append(f"{model.model_id}: no key: {model.api_key_name} is not set")
-    for name in chain.from_iterable(config.routers.values()):
-        model_found = config.find(name)
-        if name.partition("/")[0] in PROVIDERS and model_found and not config.is_ready(model_found):
-            warnings.append(f"{name}: no key: {model_found.api_key_name} is not set")
-    return list(dict.fromkeys([*warnings, *_unpriced(config)]))
+    named = [*config.models.values(), *filter(None, map(config.find, chain.from_iterable(config.routers.values())))]
+    keyless = [model for model in named if not config.is_ready(model)]
+    warnings = [f"{model.model_id}: no key: {model.api_key_name} is not set" for model in keyless]
+    return list(dict.fromkeys([*warnings, *_unpriced(named, config)]))
 
 
-def _unpriced(config: Config) -> List[str]:
+def _unpriced(models: List[Model], config: Config) -> List[str]:
     """Warn of models that a budget cannot see."""
     set_here = ", ".join(SETTING_OF[period] for period in limits(config))
     if not set_here:
         return []
-    named = map(config.find, chain.from_iterable(config.routers.values()))
     return [
         f"{model.model_id}: its price is not known, so {set_here} cannot count it; 0 says that it is free"
-        for model in [*config.models.values(), *filter(None, named)]
+        for model in models
         if None in (prices_of(model, config).input, prices_of(model, config).output)
         and model.dialect.name != "openrouter"  # tells the cost of each answer
     ]

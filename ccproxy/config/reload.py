@@ -114,16 +114,12 @@ class ConfigStore:
         """A file that was in use and is gone was rather moved than given up: its settings must not vanish."""
         before = self.loaded
         is_renamed = loaded.config.custom_models_file != before.config.custom_models_file
-        gone = [
-            old
-            for old, new, is_meant in (
-                (before.env_file, loaded.env_file, False),
-                (before.models_file, loaded.models_file, is_renamed),
-            )
-            if old is not None and old != new and not is_meant and not os.path.exists(old)
-        ]
-        if gone:
-            raise ConfigError(f"{gone[0]}: no such file any more")
+        files = [(before.env_file, loaded.env_file)]
+        if not is_renamed:
+            files.append((before.models_file, loaded.models_file))
+        for old, new in files:
+            if old is not None and old != new and not os.path.exists(old):
+                raise ConfigError(f"{old}: no such file any more")
 
 
 def _state(files: Set[Path]) -> _State:

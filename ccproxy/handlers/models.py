@@ -53,16 +53,13 @@ def handle_one(context: Context, request: Request) -> Response:
 
 def list_models(config: Config) -> List[Json]:
     """Return the configured models, each also under an alias with ``claude``: Claude Code hides other names."""
-    models = list(config.models.values())
-    for reference in config.router_default:
-        model = config.find(reference)
-        if model is not None and model.model_id not in config.models:
-            models.append(model)
-    entries = [_entry(model.model_id, model.model_id, model, config) for model in models]
-    aliases = [model for model in config.models.values() if "claude" not in model.model_id.lower()]
-    taken = {model.model_id for model in models}
-    named = [(f"claude-{model.model_id}", model) for model in aliases if f"claude-{model.model_id}" not in taken]
-    return entries + [_entry(alias, model.model_id, model, config) for alias, model in named]
+    routed = filter(None, map(config.find, config.router_default))
+    models = {**config.models, **{model.model_id: model for model in routed}}
+    entries = [_entry(name, name, model, config) for name, model in models.items()]
+    aliased = {f"claude-{name}": model for name, model in config.models.items() if "claude" not in name.lower()}
+    return entries + [
+        _entry(alias, model.model_id, model, config) for alias, model in aliased.items() if alias not in models
+    ]
 
 
 def _entry(id: str, shown: str, model: Model, config: Config) -> Json:
