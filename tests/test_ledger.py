@@ -14,7 +14,7 @@ import time
 from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
@@ -379,6 +379,42 @@ def test_what_is_there_already_is_not_written_twice(opened: Open) -> None:
     assert first.flush(PATIENCE)
     assert sorted(written(first.path)) == ["a", "b", "c", "d"]
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"input_tokens": 10**30},
+        {"input_tokens": "many"},
+        {"input_tokens": None},
+        {"input_tokens": True},
+        {"time": "today"},
+        {"time": float("inf")},
+        {"session": [1]},
+        {"session": "\ud800"},
+        {"cost": "NaN"},
+        {"cost": "1e999999"},
+        {"of_tomorrow": 1},
+    ],
+    ids=str,
+)
+def test_a_line_that_is_no_row_holds_nothing_up(
+    odd: Dict[str, Any], opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its file is kept aside, which is told once; the other rows, before and after it, get into the ledger."""
+    ledger = opened()
+    leftover = ledger.path.with_name(f"{ledger.path.name}-999999-1.rows")
+    leftover.parent.mkdir()
+    rows = [{**vars(row(request_id=name, time=NOW)), **more} for name, more in (("a", {}), ("b", odd), ("c", {}))]
+    content = "".join(f"{json.dumps(one)}\n" for one in rows)
+    leftover.write_text(content, encoding="utf-8")
+    add(ledger, "d")
+    add(ledger, "e")
+    assert written(ledger.path) == ["a", "c", "d", "e"]
+    assert leftover.with_name(f"{leftover.name}.damaged").read_text(encoding="utf-8") == content
+    assert [line for line in warnings(caplog) if ".rows" in line] == [
+        f"{leftover}: lines that are no rows: 1; it is kept as {leftover.name}.damaged"
+    ]
 
 
 def test_rows_of_a_process_that_lives_are_left_to_it(opened: Open) -> None:

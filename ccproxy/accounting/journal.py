@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import threading
 from contextlib import contextmanager, suppress
@@ -20,9 +21,13 @@ from ..encoded import dump_ascii
 from .ledgerfile import Row
 from .pricing import plain
 
+log = logging.getLogger(__name__)
+
 MOST_LINES = 20_000
 """In one file: more would wait only for a database that cannot be written for long."""
 _MONEY = ("cost", "claude_cost")
+_MOST = 2**63
+"""What SQLite has no integer for."""
 
 
 class Journal:
@@ -77,9 +82,14 @@ class Journal:
         files = [path for path in self._folder.glob(f"{self._prefix}*.rows") if path not in own]
         taken = [(descriptor, path) for path in files for descriptor in _take_over(path)]
         try:
-            yield [row for _, path in taken for row in _rows(path)]
-            for _, path in taken:
-                path.unlink(missing_ok=True)
+            found = {path: _rows(path) for _, path in taken}
+            yield [row for rows, _ in found.values() for row in rows]
+            for path, (_, odd_lines) in found.items():
+                if odd_lines:
+                    aside = path.replace(path.with_name(f"{path.name}.damaged"))
+                    log.warning("%s: lines that are no rows: %d; it is kept as %s", path, odd_lines, aside.name)
+                else:
+                    path.unlink(missing_ok=True)
         finally:
             for descriptor, _ in taken:
                 os.close(descriptor)
@@ -105,19 +115,39 @@ def _line(row: Row) -> str:
     return dump_ascii([plain(value) if type(value) is Decimal else value for value in vars(row).values()])
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    """Yield the whole lines; those that cannot be read, as at the end of a full disk, are passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return
+def _rows(path: Path) -> Tuple[List[Row], int]:
+    """Return the rows, and how many lines are none, as at the end of a full disk."""
+    rows: List[Row] = []
+    odd_lines = 0
     names: List[str] = []
-    for line in lines:
-        with suppress(ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
+    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        try:
             found = json.loads(line)
             if isinstance(found, list) and not names:
                 names = found
                 continue
             values = dict(zip(names, found)) if isinstance(found, list) else found  # older versions wrote objects
             values.update({name: Decimal(values[name]) for name in _MONEY if values.get(name) is not None})
-            yield Row(**values)
+            rows.append(_checked(Row(**values)))
+        except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
+            odd_lines += 1
+    return rows, odd_lines
+
+
+def _checked(row: Row) -> Row:
+    """Return a row that SQLite can take, and the statistics can add up.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    for each in fields(Row):
+        value, kind = getattr(row, each.name), str(each.type)
+        if value is None and kind.startswith("Optional"):
+            continue
+        if type(value).__name__ not in kind and not (type(value) is int and "float" in kind):
+            raise ValueError(f"{each.name} is no {kind}")
+        if isinstance(value, str):
+            value.encode()
+        elif not abs(value) < _MOST:
+            raise ValueError(f"{each.name} is too large")
+    return row
