@@ -24,6 +24,10 @@ GENERAL = "server.log"
 # Logger, below "ccproxy", and file: a line per stream, per request that thinks, and per request with tools;
 # test_conversion, check and perf runs; with LOG_BODIES, bodies.
 TOPICS = ("streaming", "thinking", "tools", "simple", "bodies")
+RUN_FOLDER = "CCPROXY_RUN_FOLDER"
+"""The variable that names the folder of a server in the background: its console is a file there, which is rotated."""
+RUN_LOG, RUN_URL = "ccproxy.log", "ccproxy.url"
+"""That file, and the one in which the server tells where it listens."""
 MAX_LINE = 4000
 MAX_TRACEBACK = 16_000
 
@@ -171,7 +175,11 @@ def general_file(config: Config, environment: Mapping[str, str]) -> Path:
     return path if path.suffix and not os.path.isdir(path) else path / GENERAL
 
 
-def _console(secrets: Callable[[], Iterable[str]], environment: Mapping[str, str]) -> Optional[Console]:
+def _console(secrets: Callable[[], Iterable[str]], environment: Mapping[str, str]) -> Optional[logging.Handler]:
+    if RUN_FOLDER in environment:
+        file = LogFile(Path(environment[RUN_FOLDER], RUN_LOG), Outage())
+        file.setFormatter(SafeFormatter(secrets))
+        return file
     if sys.stderr is None:  # closed: its number may belong to a client's connection by now
         return None
     try:

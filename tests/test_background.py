@@ -7,15 +7,17 @@ import re
 import signal
 import stat
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Optional
 
 import pytest
 
 from ccproxy import cli
 from ccproxy.config.schema import SETTINGS
 from ccproxy.errors import ConfigError
+from ccproxy.logfile import MAX_BYTES
 from ccproxy.processes.background import RunFolder
 from running import address_in, health
+from support import ask, user
 
 
 def start(arguments: List[str]) -> int:
@@ -159,19 +161,33 @@ def test_a_token_is_never_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("log", "url"),
+    ("told", "url"),
     [
         ("", None),
-        ("ccproxy listening on http://127.0.0.1:8082\n", "http://127.0.0.1:8082"),
-        ("listening on http://a:1\nccproxy listening on http://127.0.0.1:2\n", "http://127.0.0.1:2"),
-        ("ccproxy listening on http://127.0.0.1:1\nccproxy listening on http://127.0.0.1:2\n", "http://127.0.0.1:2"),
-        ("ccproxy listening on http://0.0.0.0:8082\n", "http://127.0.0.1:8082"),
-        ("ccproxy listening on http://[::]:8082\n", "http://[::1]:8082"),
-        ("\x1b[1mccproxy listening on http://127.0.0.1:8082\x1b[0m\n", "http://127.0.0.1:8082"),
+        ("http://127.0.0.1:8082", "http://127.0.0.1:8082"),
+        ("http://0.0.0.0:8082", "http://127.0.0.1:8082"),
+        ("http://[::]:8082", "http://[::1]:8082"),
     ],
 )
-def test_the_log_tells_the_address(run: RunFolder, log: str, url: str) -> None:
-    """The last line that says so counts, as an address that can be connected to."""
-    run.log_file.parent.mkdir()
-    run.log_file.write_text(log)
+def test_the_address(run: RunFolder, told: str, url: Optional[str]) -> None:
+    """A server tells where it listens, and we an address that can be connected to."""
+    assert run.url() is None
+    run.url_file.parent.mkdir()
+    run.url_file.write_text(told)
     assert run.url() == url
+
+
+def test_the_log_is_rotated(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the size at which all log files are, by all workers; the server is found as before."""
+    assert start(["--workers", "2"]) == 0
+    url = address_in(capsys.readouterr().out)
+    with run.log_file.open("ab") as log:
+        log.truncate(MAX_BYTES)
+    for _ in range(20):
+        assert ask(url, "/v1/messages", user("demo: text one line")).status == 200
+    assert "demo/echo" in run.log_file.read_text()
+    assert run.log_file.stat().st_size < MAX_BYTES
+    assert stat.S_IMODE(run.log_file.stat().st_mode) == 0o600
+    assert run.log_file.with_name("ccproxy.log.1").stat().st_size == MAX_BYTES
+    assert start([]) == 0
+    assert f"already running on {url}" in capsys.readouterr().out

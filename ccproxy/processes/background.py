@@ -1,15 +1,15 @@
 """The server in the background: start it and wait until it answers, stop it and wait until it is gone.
 
-A folder (``.run`` unless told) holds the server's pid file and its log. The pid file is locked, and the server
-inherits the lock: the kernel drops it when the server ends, however it ends. So a pid file that a crash or a reboot
-left behind is never taken for a running server, and a pid that now belongs to another program is never signalled.
+A folder (``.run`` unless told) holds the server's pid file, its address and its log. The pid file is locked, and the
+server inherits the lock: the kernel drops it when the server ends, however it ends. So a pid file that a crash or a
+reboot left behind is never taken for a running server, and a pid that now belongs to another program is never
+signalled.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 from .. import __name__ as PACKAGE
 from ..errors import CcproxyError, ConfigError
+from ..log import RUN_FOLDER, RUN_LOG, RUN_URL
 
-LISTENING = re.compile(r"ccproxy listening on (http://[^\s\x1b]+)")
 POLL_INTERVAL = 0.02
 CONNECT = """
 To use it in Claude Code:
@@ -37,11 +37,12 @@ To use it in Claude Code:
 
 
 class RunFolder:
-    """The pid file and the log of one server."""
+    """The pid file, the address and the log of one server."""
 
     def __init__(self, folder: Path) -> None:
         self.pid_file = folder / "ccproxy.pid"
-        self.log_file = folder / "ccproxy.log"
+        self.url_file = folder / RUN_URL
+        self.log_file = folder / RUN_LOG
         self._folder = folder
 
     def claim(self) -> Optional[int]:
@@ -80,6 +81,7 @@ class RunFolder:
         if descriptor is None:
             return False
         self.pid_file.unlink()
+        self.url_file.unlink(missing_ok=True)
         os.close(descriptor)
         return True
 
@@ -89,12 +91,10 @@ class RunFolder:
         return int(text) if text.isdigit() else None
 
     def url(self) -> Optional[str]:
-        """Where the server listens, by the last line of its log that says so: it may have moved to another port."""
-        if not self.log_file.exists():
-            return None
-        with self.log_file.open(encoding="utf-8", errors="replace") as lines:
-            found = [match.group(1) for match in map(LISTENING.search, lines) if match]
-        return connectable(found[-1]) if found else None
+        """Where the server listens, once it does; it may move to another port."""
+        with suppress(FileNotFoundError):
+            return connectable(self.url_file.read_text(encoding="ascii")) or None
+        return None
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of the log, which say why a server ended."""
@@ -111,7 +111,7 @@ class RunFolder:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**environment(), **(variables or {})},
+                env={**environment(), RUN_FOLDER: str(self._folder.absolute()), **(variables or {})},
                 pass_fds=(descriptor,),
                 start_new_session=True,
             )
@@ -127,6 +127,7 @@ class RunFolder:
 
     def _begin_log(self) -> int:
         try:
+            self.url_file.unlink(missing_ok=True)
             if self.log_file.exists():
                 self.log_file.replace(self.log_file.with_suffix(".log.1"))
             return os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

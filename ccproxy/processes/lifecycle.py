@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, List, Optional, Protocol, Sequence
 
 from .. import log
@@ -201,6 +202,9 @@ class Life:
     def _tell_address(self) -> None:
         with suppress(OSError):  # the console of a full disk; past its buffer, which would be tried again
             os.write(sys.stderr.fileno(), f"ccproxy listening on {url_of(self._listener)}\n".encode())
+        if log.RUN_FOLDER in os.environ:
+            with suppress(OSError):
+                Path(os.environ[log.RUN_FOLDER], log.RUN_URL).write_text(url_of(self._listener), encoding="ascii")
 
     # --- the end -----------------------------------------------------------------------------------------------
 
