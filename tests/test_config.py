@@ -103,6 +103,24 @@ def test_a_key_that_no_header_can_carry(tmp_path: Path, key: str) -> None:
         assert "sk-a" not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "env"),
+    [
+        ("OPENAI_API_KEY", "sk-a\u200bbc", "ROUTER_DEFAULT=openai/gpt-5"),
+        ("OLLAMA_API_BASE", "host:11434", "ROUTER_DEFAULT=gemini/x\nROUTER_THINK=ollama/qwen3"),
+        ("ANTHROPIC_API_KEY", "“sk-abc”", "ROUTER_THINK=gemini/x"),
+    ],
+)
+def test_another_programs_variable(tmp_path: Path, name: str, value: str, env: str) -> None:
+    """What the environment has for other programs is left out, with a warning, unless a model named here takes it."""
+    assert problem(tmp_path, env=env, environment={name: value}).startswith(f"environment: {name}: ")
+    config = load(tmp_path, env="ROUTER_DEFAULT=demo/echo", environment={name: value}).config
+    (warning,) = config.warnings
+    assert warning.startswith(f"environment: {name}: ")
+    assert "sk-a" not in warning
+    assert name not in config.variables
+
+
 def test_keys_one_a_line(tmp_path: Path) -> None:
     """The end of a line beside a comma is none of a key."""
     config = load_config({"OPENAI_API_KEY": "sk-a,\n  sk-b\n"}, folders=[tmp_path]).config

@@ -14,6 +14,7 @@ from ..accounting.budget import SETTING_OF, limits
 from ..accounting.pricing import prices_of
 from ..errors import ConfigError
 from ..frozen import frozen
+from ..routing import configured_models
 from .credentials import shown
 from .envfile import parse_env
 from .modelsfile import parse_models
@@ -22,6 +23,8 @@ from .schema import SENDABLE, SETTINGS, Config, Model, build_config, is_sendable
 
 log = logging.getLogger(__name__)
 
+ENVIRONMENT = "environment"
+"""The place of what the process was given, for it or for others."""
 CREDENTIAL_NAME = r"[A-Z][A-Z0-9_]*"
 """The files among systemd's credentials that are variables."""
 
@@ -64,7 +67,7 @@ def load_config(
     from_file = parse_env(_read(env_path), str(env_path)) if env_path else {}
     raw: Dict[str, Tuple[Any, str]] = dict(from_file)
     raw.update(_credentials(environment.get("CREDENTIALS_DIRECTORY", "")))
-    raw.update({name: (value, "environment") for name, value in environment.items()})
+    raw.update({name: (value, ENVIRONMENT) for name, value in environment.items()})
     raw.update(overrides or {})
     settings = {name: raw[name] for name in SETTINGS if _is_set(raw.get(name))}
     for name in _PATHS & settings.keys():
@@ -74,9 +77,15 @@ def load_config(
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
-    _check_addresses(raw)
-    _check_keys({name: raw[name] for name in sorted(config.key_names & raw.keys())})
-    return Loaded(replace(config, warnings=tuple(_warnings(config))), env_path, models_path)
+    faults = {**_bad_addresses(raw), **_bad_keys({name: raw[name] for name in sorted(config.key_names & raw.keys())})}
+    used = _used(config)
+    for name, fault in faults.items():
+        if name in used or raw[name][1] != ENVIRONMENT:
+            raise ConfigError(fault)
+        del variables[name]  # it is another program's, and no reason to refuse a start
+    left_out = [f"{fault}; it is left out" for fault in faults.values()]
+    config = replace(config, variables=variables)
+    return Loaded(replace(config, warnings=(*left_out, *_warnings(config))), env_path, models_path)
 
 
 def state_folder(config: Config, environment: Mapping[str, str]) -> Path:
@@ -154,18 +163,32 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
-def _check_addresses(raw: Mapping[str, Tuple[Any, str]]) -> None:
+def _bad_addresses(raw: Mapping[str, Tuple[Any, str]]) -> Dict[str, str]:
+    """Return what is wrong with addresses of local providers, by variable."""
+    faults: Dict[str, str] = {}
     for name in (f"{row.name.upper()}_API_BASE" for row in PROVIDERS.values() if row.is_local):
         address, place = raw.get(name, ("", ""))
         if address and not re.match(r"https?://[^\s/]", str(address).strip()):
             seen = shown(name, address)
-            raise ConfigError(f"{place}: {name}: expected an address that begins with http:// or https://, not {seen}")
+            faults[name] = f"{place}: {name}: expected an address that begins with http:// or https://, not {seen}"
+    return faults
 
 
-def _check_keys(keys: Mapping[str, Tuple[Any, str]]) -> None:
-    for name, (key, place) in keys.items():
-        if not all(is_sendable(word.strip()) for word in str(key).split(",")):
-            raise ConfigError(f"{place}: {name}: expected keys of {SENDABLE}, not what is there")
+def _bad_keys(keys: Mapping[str, Tuple[Any, str]]) -> Dict[str, str]:
+    """Return what is wrong with keys, by variable."""
+    return {
+        name: f"{place}: {name}: expected keys of {SENDABLE}, not what is there"
+        for name, (key, place) in keys.items()
+        if not all(is_sendable(word.strip()) for word in str(key).split(","))
+    }
+
+
+def _used(config: Config) -> Set[str]:
+    """Return the variables that a model named in the configuration takes its key or address from."""
+    models = configured_models(config)
+    names = {f"{model.model_id.partition('/')[0].upper()}_API_BASE" for model in models}
+    names.update(model.api_key_name for model in models)
+    return names if config.router_default else names | {"ANTHROPIC_API_KEY"}
 
 
 def _warnings(config: Config) -> List[str]:
