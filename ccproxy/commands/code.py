@@ -21,7 +21,7 @@ from ..config.schema import Config
 from ..errors import CcproxyError
 from ..processes.background import get, running_at, start_for
 from .env import configured_url
-from .options import add_configuration, add_run_folder, load
+from .options import add_configuration, add_run_folder, configuration_arguments, load
 
 EXAMPLES = (
     "ccproxy code",
@@ -94,11 +94,8 @@ def _start_proxy(config: Config, options: argparse.Namespace) -> str:
     sessions = state_folder(config, os.environ) / "sessions"
     _forget_ended(sessions)
     folder = sessions / str(os.getpid())
-    files = [("--env-file", options.env_file), ("--models", options.models)]
-    more: List[str] = [part for option, value in files if value for part in (option, value)]
-    url = start_for(
-        os.getpid(), folder, ["--host", "127.0.0.1", "--port", "0", "--workers", "1", *more], _START_TIMEOUT
-    )
+    arguments = ["--host", "127.0.0.1", "--port", "0", "--workers", "1", *configuration_arguments(options)]
+    url = start_for(os.getpid(), folder, arguments, _START_TIMEOUT)
     print(f"ccproxy: a proxy for this session runs on {url}; its log is {folder}/ccproxy.log", file=sys.stderr)
     return url
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from decimal import Decimal
 from typing import Any, Dict, Optional
 
 from ..accounting.pricing import plain, prices_of
+from ..config.credentials import without_password
 from ..config.providers import PROVIDERS
 from ..config.schema import Config, Model
 from ..encoded import Json
@@ -56,7 +56,7 @@ def describe(model: Model, config: Config) -> Json:
         "model_id": model.model_id,
         "model_name": model.name,
         "provider": model.provider,
-        "api_base": re.sub(r"//[^/]*@", "//", model.api_base),  # an address may hold a password
+        "api_base": without_password(model.api_base),
         "key": ("present" if config.keys_of(model) else "missing") if model.needs_key else "not needed",
         "key_name": model.api_key_name or None,
         "max_input_tokens": config.window(model),

@@ -6,7 +6,7 @@ import argparse
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple
 
 if TYPE_CHECKING:
     from ..config.load import Loaded
@@ -25,6 +25,12 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the configuration files."""
     parser.add_argument("--env-file", help="instead of .env")
     parser.add_argument("--models", help="instead of models.yaml")
+
+
+def configuration_arguments(options: argparse.Namespace) -> List[str]:
+    """Return the same options for another ``serve``."""
+    files = {"--env-file": options.env_file, "--models": options.models}
+    return [part for option, value in files.items() if value for part in (option, value)]
 
 
 def add_run_folder(parser: argparse.ArgumentParser) -> None:

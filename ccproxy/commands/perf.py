@@ -23,7 +23,7 @@ from ..perf.ways import direct_way, proxied_way, request_body
 from ..processes.background import temporary
 from ..provider.client import ProviderClient
 from ..stub import StubProvider
-from .options import add_configuration, load
+from .options import add_configuration, configuration_arguments, load
 from .terminal import BOLD, DIM, GREEN, RED, YELLOW, Cell, Look, Styled, printable, progress
 
 EXAMPLES = (
@@ -91,9 +91,8 @@ def _measure(options: argparse.Namespace, config: Config, model: Model, stack: E
         demo = stack.enter_context(StubProvider())
         model = replace(model, api_base=demo.url)
         variables["DEMO_API_BASE"] = demo.url
-    files = {"--env-file": options.env_file, "--models": options.models}
-    arguments = [part for option, value in files.items() if value for part in (option, value)]
-    url = options.url or stack.enter_context(temporary(["--host", "127.0.0.1", "--port", "0", *arguments], variables))
+    arguments = ["--host", "127.0.0.1", "--port", "0", *configuration_arguments(options)]
+    url = options.url or stack.enter_context(temporary(arguments, variables))
     clients = [ProviderClient(lambda: "") for _ in range(2)]
     for client in clients:
         stack.callback(client.close)

@@ -27,6 +27,11 @@ def _is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def without_password(address: str) -> str:
+    """Return an address without the user name and password that it may hold."""
+    return re.sub(r"//[^/]*@", "//", address)
+
+
 def shown(name: str, value: Any) -> str:
     """Return a value of models.yaml for a message about it, without what may be secret in it."""
     if name == "extra_headers":

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
+from ..config.credentials import without_password
 from ..config.providers import PROVIDERS
 from ..config.schema import Config, Model
 from ..errors import ApiError, ProviderError
@@ -125,7 +126,7 @@ class _Probe(threading.Thread):
         self.cancel = Cancel()
         self.finding = Finding(
             provider=self._model.provider,
-            api_base=_without_password(self._model.api_base),
+            api_base=without_password(self._model.api_base),
             key=name,
             models=tuple(model.model_id for model in models if model.name != _ANY_MODEL),
             error=_late(limit).message,
@@ -139,7 +140,7 @@ class _Probe(threading.Thread):
         except ApiError as error:
             accepted, words = self._judge(self.cancel.error or error)
         except Exception as error:  # noqa: BLE001 - a thread's top
-            words = mask(f"{type(error).__name__}: {error}", tuple(self._config.secrets))
+            words = mask(f"{type(error).__name__}: {error}", self._config.secrets)
         self.finding = replace(
             self.finding,
             reachable=self._answered is not None,
@@ -261,8 +262,3 @@ def _read(response: ProviderResponse) -> Any:
         return None
     finally:
         response.close()
-
-
-def _without_password(address: str) -> str:
-    scheme, separator, rest = address.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
