@@ -49,7 +49,7 @@ class SafeFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback keeps its line ends."""
-        secrets = tuple(self._secrets())
+        secrets = self._secrets()
         message = mask(record.getMessage(), secrets).replace("\n", "\\n").replace("\t", "\\t")
         record.message = _bounded(message, self._max_line)
         record.asctime = self.formatTime(record, self.datefmt)

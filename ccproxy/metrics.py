@@ -81,20 +81,13 @@ class Metrics:
 
     def add(self, row: Row) -> None:
         """Count one request."""
-        counts = (
-            row.input_tokens,
-            row.cache_read_tokens,
-            row.cache_write_tokens,
-            row.output_tokens,
-            row.thinking_tokens,
-        )
         with self._lock:
             model = self._bounded(row.model)
             self._count("ccproxy_requests_total", 1, model, row.rule, row.outcome)
             self._count("ccproxy_attempts_total", row.attempts, model)
             tokens = self._values["ccproxy_tokens_total"]
-            for kind, count in zip(_TOKENS, counts):
-                tokens[model, kind] += count
+            for kind in _TOKENS:
+                tokens[model, kind] += getattr(row, f"{kind}_tokens")
             self._count("ccproxy_cost_usd_total", row.cost or Decimal(0), model)
             self._count("ccproxy_unknown_cost_requests_total", int(row.has_unknown_cost), model)
             if row.cost is not None and row.claude_cost is not None:

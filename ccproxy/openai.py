@@ -306,10 +306,8 @@ def _tool_calls(delta: Json, is_whole: bool) -> List[ToolCallDelta]:
 
 
 def _tool_call(entry: Json) -> ToolCallDelta:
-    function = entry.get("function")
-    if not isinstance(function, dict):
-        function = entry.get("custom") if isinstance(entry.get("custom"), dict) else {}
-    arguments = function.get("arguments", function.get("input"))  # type: ignore[union-attr]
+    function = object_in(entry, "function") or object_in(entry, "custom")
+    arguments = function.get("arguments", function.get("input"))
     if arguments is None:
         arguments = ""
     elif not isinstance(arguments, str):
@@ -317,15 +315,11 @@ def _tool_call(entry: Json) -> ToolCallDelta:
     index = entry.get("index")
     return ToolCallDelta(
         index=index if isinstance(index, int) and not isinstance(index, bool) else None,
-        id=_text(entry.get("id")),
-        name=_text(function.get("name")),  # type: ignore[union-attr]
+        id=text_in(entry, "id"),
+        name=text_in(function, "name"),
         arguments=arguments,
         state=_signed_content(entry),
     )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _usage(data: Json, choices: List[Json]) -> Optional[Json]:
@@ -348,3 +342,9 @@ def object_in(value: Mapping[str, Any], name: str) -> Json:
     """Return the object that a member is; an empty one where it is none, or missing."""
     found = value.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def text_in(value: Mapping[str, Any], name: str) -> str:
+    """Return the text that a member is; an empty one where it is none, or missing."""
+    found = value.get(name)
+    return found if isinstance(found, str) else ""

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 from .citations import Citation, Search, read_citations
 from .encoded import Json
 from .frozen import frozen
-from .openai import Chunk, Piece, ToolCallDelta, object_in
+from .openai import Chunk, Piece, ToolCallDelta, object_in, text_in
 
 
 @frozen
@@ -184,9 +184,9 @@ class ResponsesReader:
         item.passed.add("search")
         queries = action.get("queries")
         first = queries[0] if isinstance(queries, list) and queries else ""
-        found = [(_text(source.get("url")), _text(source.get("title"))) for source in _objects(action, "sources")]
-        failed = body.get("status") == "failed"
-        search = Search(_text(action.get("query")) or _text(first), tuple(one for one in found if one[0]), failed)
+        query = text_in(action, "query") or (first if isinstance(first, str) else "")
+        found = [(text_in(source, "url"), text_in(source, "title")) for source in _objects(action, "sources")]
+        search = Search(query, tuple(one for one in found if one[0]), body.get("status") == "failed")
         return [Chunk(has_choice=True, searches=(search,))]
 
     def _reasoning(self, item: _Item, body: Json) -> List[Chunk]:
@@ -213,7 +213,7 @@ class ResponsesReader:
         if "call" not in item.passed:
             item.passed.add("call")
             self._thought = None
-            call_id, name = _text(body.get("call_id")) or _text(body.get("id")), _text(body.get("name"))
+            call_id, name = text_in(body, "call_id") or text_in(body, "id"), text_in(body, "name")
             chunks.append(_call(item.number, call_id, name, ""))
         return chunks + (self._arguments(item, body.get("arguments"), is_repeated=True) if is_done else [])
 
@@ -285,7 +285,3 @@ _COUNTS: Dict[str, str] = {
 def _objects(data: Json, name: str) -> List[Json]:
     value = data.get(name)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Iterator, Optional, Tuple
+from typing import Iterable, Iterator, Optional
 
 from ..config.credentials import secret_headers
 from ..config.schema import Config
@@ -51,7 +51,7 @@ class _Kept:
             yield part
 
 
-def _write(request_id: str, what: str, body: bytes, secrets: Tuple[str, ...], size: Optional[int] = None) -> None:
+def _write(request_id: str, what: str, body: bytes, secrets: Iterable[str], size: Optional[int] = None) -> None:
     size = len(body) if size is None else size
     text = body[:MAX_BODY].decode("utf-8", "replace") + ("..." if size > MAX_BODY else "")
     entry = {"id": request_id, "what": what, "bytes": size, "body": mask(text, secrets)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Callable, Generator, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Generator, Iterable, Iterator, List, Optional, Tuple, Union
 
 from ..accounting.pricing import reported_cost
 from ..anthropic import MessagesRequest
@@ -106,7 +106,7 @@ class Exchange:
         response: Union[ProviderResponse, CutShort],
         translator: StreamTranslator,
         cancel: Cancel,
-        secrets: Tuple[str, ...],
+        secrets: Iterable[str],
         dialect: str,
     ) -> None:
         self.translator = translator
@@ -158,8 +158,8 @@ class Exchange:
             model_name=model.name,
             hides_thinking=request.thinking.get("display") == "omitted",
         )
-        secrets = tuple(context.config.secrets)
-        exchange = cls(response, StreamTranslator(reply), context.running.cancel, secrets, model.dialect.name)
+        cancel, secrets = context.running.cancel, context.config.secrets
+        exchange = cls(response, StreamTranslator(reply), cancel, secrets, model.dialect.name)
         try:
             exchange._wait_for_content()
         except BaseException:

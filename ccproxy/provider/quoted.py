@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, AnyStr, Callable, Dict, FrozenSet, Iterable, List, Tuple
 
 from ..message import Event, InputJsonDelta, MessageDelta, TextDelta, ThinkingDelta
-from ..translate.failure import MIN_SECRET
+from ..translate.failure import maskable
 
 MASK = "***"
 SPELLED = 2
@@ -29,7 +29,7 @@ class Quoted:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        """Those shorter than ``MIN_SECRET`` are none."""
+        """Those that are not ``maskable`` are none."""
         self._secrets, self._bytes = _encoded(tuple(secrets))
         self.held = b""
         """What waits for the next piece."""
@@ -213,7 +213,7 @@ _DELTA = re.compile(
 @lru_cache(maxsize=64)
 def _encoded(secrets: Tuple[str, ...]) -> Tuple[List[bytes], FrozenSet[int]]:
     """Return the secrets as bytes, the longest first, and which bytes are in them."""
-    ordered = [secret.encode("utf-8", "replace") for secret in _ordered(secrets)]
+    ordered = [secret.encode("utf-8", "replace") for secret in maskable(secrets)]
     return ordered, frozenset(b"".join(ordered))
 
 
@@ -221,7 +221,7 @@ def _encoded(secrets: Tuple[str, ...]) -> Tuple[List[bytes], FrozenSet[int]]:
 def _beginnings(secrets: Tuple[str, ...]) -> Tuple[List[str], Callable[[str], bool], Callable[[str], Any]]:
     """Return the secrets, the longest first; what tells of most texts at once that nothing in them begins one; and what
     finds a text that has, or ends with, the beginning of one."""
-    ordered = _ordered(secrets)
+    ordered = maskable(secrets)
     begins_none = frozenset(secret[0] for secret in ordered).isdisjoint
     return ordered, begins_none, re.compile(_beginning(ordered, r"\Z")).search
 
@@ -246,10 +246,6 @@ def _beginning(secrets: Iterable[str], end: str) -> str:
     return "|".join(re.escape(secret[:3]) for secret in secrets) + "".join(
         f"|{re.escape(secret[:size])}{end}" for secret in secrets for size in (2, 1)
     )
-
-
-def _ordered(secrets: Iterable[str]) -> List[str]:
-    return sorted({secret for secret in secrets if len(secret) >= MIN_SECRET}, key=len, reverse=True)
 
 
 def _overlap(data: AnyStr, secret: AnyStr) -> int:

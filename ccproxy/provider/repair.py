@@ -101,7 +101,7 @@ def _harder_schemas(body: Json) -> Json:
     tools = []
     for tool in body.get("tools") or []:
         function = tool["function"]
-        cleaned = clean_schema(function.get("parameters") or {}, "", is_strict=True)
+        cleaned = clean_schema(function.get("parameters") or {}, "gemini")
         tools.append({**tool, "function": {**function, "parameters": cleaned}})
     return {**body, "tools": tools} if tools else body
 
@@ -154,7 +154,7 @@ def _without_phase(item: Json) -> Json:
 
 def _harder_tools(body: Json) -> Json:
     tools = [
-        {**tool, "strict": False, "parameters": clean_schema(tool["parameters"] or {}, "", is_strict=True)}
+        {**tool, "strict": False, "parameters": clean_schema(tool["parameters"] or {}, "gemini")}
         if "parameters" in tool
         else tool
         for tool in body.get("tools") or []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..errors import NO_RETRY, ProviderError
 from ..frozen import frozen
@@ -174,9 +174,14 @@ def error_in_stream(error: Any, target: Target) -> ProviderError:
     return translate_failure(status, {}, json.dumps({"error": error}).encode(), target)
 
 
-def mask(text: str, secrets: Tuple[str, ...] = ()) -> str:
+def maskable(secrets: Iterable[str]) -> List[str]:
+    """Return the secrets that are masked, the longest first: it may begin with another one."""
+    return sorted({secret for secret in secrets if len(secret) >= MIN_SECRET}, key=len, reverse=True)
+
+
+def mask(text: str, secrets: Iterable[str] = ()) -> str:
     """Return ``text`` without the given secrets and without anything shaped like an API key."""
-    for secret in sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len, reverse=True):
+    for secret in maskable(secrets):
         text = text.replace(secret, "***")
     return _KEYS.sub("***", text)
 

@@ -50,14 +50,13 @@ def _flattened(schema: Json, alternatives: Sequence[str]) -> Json:
     return {**flat, "properties": {**properties, **_dict(flat.get("properties"))}}
 
 
-def clean_schema(schema: Json, dialect_name: str, is_strict: bool = False) -> Json:
-    """Return function parameters for a dialect; ``is_strict`` cleans any dialect as hard as Gemini."""
+def clean_schema(schema: Json, dialect_name: str) -> Json:
+    """Return function parameters for a dialect; Gemini takes the fewest keywords."""
     root = object_schema(schema)
-    is_strict = is_strict or dialect_name == "gemini"
-    if is_strict or dialect_name == "mistral":
+    if dialect_name in ("gemini", "mistral"):
         definitions = {**_dict(root.get("definitions")), **_dict(root.get("$defs"))}
         root = _dict(_Inliner(definitions).inline(root))
-    return _reduced(root) if is_strict else root
+    return _reduced(root) if dialect_name == "gemini" else root
 
 
 def _dict(value: Any) -> Json:
