@@ -152,14 +152,13 @@ def without_type(told: Any) -> Any:
     return name, {key: value for key, value in data.items() if key != "type"}
 
 
-@pytest.mark.parametrize("end", [[close], [latency(0.1), reset_peer]], ids=["cut", "reset"])
-def test_a_broken_connection_before_message_stop(end: Plan) -> None:
-    """Is a failure for client and ledger alike, though a stop reason was told."""
-    with route([head(), chunk(START + BLOCK + ENDING), *end]) as asked:
-        reply = post(asked.url, user(stream=True))
-        assert asked.outcome().endswith("failed in mid-stream with 502")
-    assert not reply.complete
-    assert parse_sse(reply.body)[-1][0] == "error"
+@pytest.mark.parametrize("end", [[END], [close], [latency(0.1), reset_peer]], ids=["end", "cut", "reset"])
+@pytest.mark.parametrize("rest", [b"", STOP[:9], STOP[:-12]], ids=len)
+def test_what_breaks_off_behind_the_stop_reason(rest: bytes, end: Plan) -> None:
+    """Is whole, for client and ledger alike: nothing may follow a stop reason but message_stop."""
+    with route([head(), chunk(START + BLOCK + ENDING), *([chunk(rest)] if rest else []), *end]) as asked:
+        assert text_of(post(asked.url, user(stream=True))) == "Hello"
+        assert asked.outcome().endswith(" end_turn")
 
 
 def test_an_error_event_in_mid_stream() -> None:

@@ -137,7 +137,7 @@ class Relay:
         """
         events, quoted = _Events(record), QuotedStream(self._response.secrets)
         try:
-            for data in chain(self._begun, self._reads, (None,)):
+            for data in chain(self._begun, self._rest(events), (None,)):
                 part = events.feed(data) if data is not None else events.finish()
                 part = quoted.feed(part) + (quoted.finish() if data is None else b"")
                 if events.is_complete:  # in the ledger before the client knows it, as in translated streams
@@ -159,6 +159,14 @@ class Relay:
         record.context.running.cancel.check()
         raise ProviderError("the provider closed the stream before finishing")
 
+    def _rest(self, events: _Events) -> Iterator[bytes]:
+        """Yield the reads; a connection that breaks behind the stop reason, which the client knows, is an end too."""
+        try:
+            yield from self._reads
+        except ProviderError:
+            if not events.stop_reason:
+                raise
+
     def fail(self, error: ApiError, request_id: str) -> bytes:
         """Return the event that ends a stream whose provider failed: its own, if it told."""
         told = error.verbatim if isinstance(error, ProviderError) else None
@@ -176,7 +184,7 @@ class _Events:
         self._record, self._reader = record, Reader()
         self._begun: List[bytes] = []  # of the next event
         self._counts: Dict[str, Any] = {}
-        self._stop_reason = ""
+        self.stop_reason = ""
         self.is_complete = False
         """Whether the stream said that it ended."""
         self.error: Optional[bytes] = None
@@ -197,22 +205,22 @@ class _Events:
 
     def finish(self) -> bytes:
         """Return what a stream ends with that ended; the blank line, or message_stop, may be missing."""
-        had_stop_reason = bool(self._stop_reason)
+        rest = b""
         for event in self._reader.finish():
-            self._see(event)
-        rest = b"".join(self._begun).rstrip(b"\r\n") + b"\n\n"
-        if self.is_complete or self.error is not None:
-            return rest
-        if not self._stop_reason:
-            return b""
-        self._see(Frame("", "message_stop"))
-        return (b"" if had_stop_reason else rest) + encode([MessageStop()])
+            with suppress(ValueError, RecursionError):  # half an event is none
+                json.loads(event.data)
+                self._see(event)
+                rest = b"".join(self._begun).rstrip(b"\r\n") + b"\n\n"
+        if self.stop_reason and not self.is_complete and self.error is None:
+            self._see(Frame("", "message_stop"))
+            rest += encode([MessageStop()])
+        return rest
 
     def _see(self, event: Frame) -> None:
         self._record.got.events += 1
         if event.event == "message_stop":
             self.is_complete = True
-            self._record.ended(self._stop_reason or "relayed")
+            self._record.ended(self.stop_reason or "relayed")
         elif event.event == "error":
             self.error = event.data.encode()
         elif event.event in ("message_start", "content_block_start", "message_delta"):
@@ -228,7 +236,7 @@ class _Events:
         self._counts.update({name: value for name, value in (usage or {}).items() if value is not None})
         _take(self._record, self._counts)
         if name == "message_delta":
-            self._stop_reason = str(body["delta"].get("stop_reason") or "")
+            self.stop_reason = str(body["delta"].get("stop_reason") or "")
 
 
 def _is_forwarded(name: str) -> bool:
