@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any, List
 
@@ -122,8 +124,10 @@ def test_files_that_are_none(text: str, words: str) -> None:
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def test_what_log_bodies_writes_can_be_sent_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The last request of a real server's bodies.log, or the one that --id names."""
+def test_what_log_bodies_writes_can_be_sent_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last request of a real server's bodies.log, or the one that --id names; also from standard input."""
     settings = {"LOG_BODIES": "1", "STATE_DIR": str(folder / "state")}
     log = folder / "state" / "bodies.log"
     with running(serve_command("--port", "0"), folder, settings) as process:
@@ -133,6 +137,9 @@ def test_what_log_bodies_writes_can_be_sent_again(folder: Path, capsys: pytest.C
         eventually(lambda: log.read_text().count('"what": "200"') >= 2, "both answers are logged")
     assert cli.main(["replay", str(log)]) == 0
     assert capsys.readouterr().out.splitlines()[1:-1] == [f"  {line}" for line in LINES]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(log.read_bytes())))
+    assert cli.main(["replay", "-"]) == 0
+    assert "  Two\n" in capsys.readouterr().out
     assert cli.main(["replay", str(log), "--id", first.headers["request-id"]]) == 0
     assert "    first\n" in capsys.readouterr().out
     assert cli.main(["replay", str(log), "--id", "req_none"]) == 2

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple
+
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..config.load import Loaded
@@ -46,6 +49,14 @@ def seconds(text: str) -> float:
         if 0 < float(text) <= 3600:
             return float(text)
     raise argparse.ArgumentTypeError(f"expected more than 0 and at most 3600 seconds, not {text!r}")
+
+
+def read_file(name: str) -> bytes:
+    """Return what a file of the command line holds; ``-`` is standard input."""
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from None
 
 
 def load(options: argparse.Namespace, seen: Optional[Set[Path]] = None) -> Loaded:

@@ -8,7 +8,6 @@ import logging
 import os
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import List, Optional
 
 from ..accounting.ledger import Ledger
@@ -23,7 +22,7 @@ from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderClient
 from ..stub import StubProvider
 from ..translate.reply import ReplyContext
-from .options import add_configuration, load
+from .options import add_configuration, load, read_file
 from .terminal import DIM, GREEN, RED, Look, printable
 
 EXAMPLES = (
@@ -35,7 +34,7 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("file", help="a recording, or the bodies.log that LOG_BODIES=1 writes")
+    parser.add_argument("file", help="a recording, or the bodies.log that LOG_BODIES=1 writes; - is stdin")
     parser.add_argument("--id", metavar="REQUEST", help="which request of a bodies.log; the last one unless told")
     parser.add_argument("--model", help="ask this model; without it, the routers choose")
     add_configuration(parser)
@@ -43,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the difference; 0 when there is none, 1 when there is one, as ``diff`` does."""
-    capture = read_capture(_read(options.file), options.file, options.id)
+    capture = read_capture(read_file(options.file).decode("utf-8", "replace"), options.file, options.id)
     config = load(options).config
     model = _model(options.model, config)
     logging.getLogger("ccproxy").addHandler(logging.NullHandler())  # a failure is in the answer
@@ -56,13 +55,6 @@ def run(options: argparse.Namespace) -> int:
         before, after = as_messages(capture, reply), _ask_provider(capture, model, reply, config)
     print("\n".join(_difference(answer_lines(before), answer_lines(after), Look.of_output())))
     return int(answer_lines(before) != answer_lines(after))
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from None
 
 
 def _model(name: Optional[str], config: Config) -> Optional[Model]:

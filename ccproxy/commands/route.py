@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import List, Optional
 
@@ -17,12 +16,12 @@ from ..config.schema import Config
 from ..counting.counter import Counter
 from ..counting.estimates import Estimator
 from ..encoded import Json
-from ..errors import BudgetSpent, ConfigError
+from ..errors import BudgetSpent
 from ..handlers.context import parse_body
 from ..handlers.record import session_of
 from ..routing import decide
 from ..web import Request
-from .options import add_configuration, load
+from .options import add_configuration, load, read_file
 
 EXAMPLES = (
     "ccproxy route request.json",
@@ -41,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the route."""
     config = load(options).config
-    found = route(_read(options.file), config, options.model, state_folder(config, os.environ) / FILE_NAME)
+    found = route(read_file(options.file), config, options.model, state_folder(config, os.environ) / FILE_NAME)
     print(json.dumps(found, indent=2) if options.json else "\n".join(_lines(found)))
     return 0
 
@@ -72,13 +71,6 @@ def route(body: bytes, config: Config, named: str = "", ledger: Optional[Path] =
             for model in decision.models
         ],
     }
-
-
-def _read(name: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from None
 
 
 def _lines(found: Json) -> List[str]:
