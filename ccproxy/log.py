@@ -186,12 +186,12 @@ def _console(secrets: Callable[[], Iterable[str]], environment: Mapping[str, str
         console = Console(sys.stderr)
     except (OSError, ValueError):
         return None
+    kind = SafeFormatter
     if _is_journal(sys.stderr.fileno(), environment.get("JOURNAL_STREAM", "")):
-        console.setFormatter(_ForJournal(secrets))
+        kind = _ForJournal
     elif sys.stderr.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb":
-        console.setFormatter(_Coloured(secrets))
-    else:
-        console.setFormatter(SafeFormatter(secrets))
+        kind = _Coloured
+    console.setFormatter(kind(secrets))
     return console
 
 

@@ -22,6 +22,7 @@ from ccproxy.accounting import journal
 from ccproxy.accounting import ledger as ledger_module
 from ccproxy.accounting.ledger import QUEUE_SIZE, Ledger
 from ccproxy.accounting.ledgerfile import MIGRATIONS
+from ccproxy.encoded import dump_ascii
 from ledger_rows import row, written
 from processes import PATIENCE, environment, eventually
 
@@ -371,7 +372,7 @@ def test_what_is_there_already_is_not_written_twice(opened: Open) -> None:
     first = opened()
     add(first, "a", "b")
     leftover = first.path.with_name(f"{first.path.name}-999999-1.rows")
-    lines = [journal._line(row(request_id=name, time=NOW, cost=Decimal("0.1"))) for name in ("b", "c")]
+    lines = [dump_ascii(row(request_id=name, time=NOW, cost=Decimal("0.1")).values) for name in ("b", "c")]
     damaged = ["5", "null", '"x"', '{"cost": "much"}', '{"time": []}', lines[0].replace("0.1", "O.1"), lines[0][:30]]
     leftover.write_text(journal._NAMES + "\n".join([*lines, *damaged]), encoding="utf-8")
     older = {**vars(row(request_id="d", time=NOW)), "cost": "0.1", "claude_cost": None}

@@ -19,7 +19,6 @@ from typing import Iterator, List, Optional, Tuple
 
 from ..encoded import dump_ascii
 from .ledgerfile import Row
-from .pricing import plain
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Journal:
         with suppress(OSError):
             if self._file is None:
                 self._file = self._begin()
-            os.write(self._file[0], f"{'' if self._lines else _NAMES}{_line(row)}\n".encode())
+            os.write(self._file[0], f"{'' if self._lines else _NAMES}{dump_ascii(row.values)}\n".encode())
             self._lines += 1
 
     def turn_over(self) -> None:
@@ -109,10 +108,6 @@ def _take_over(path: Path) -> Iterator[int]:
 
 _NAMES = json.dumps([field.name for field in fields(Row)]) + "\n"
 """The first line: the names of the values in all others, which to write with each takes as long as the values."""
-
-
-def _line(row: Row) -> str:
-    return dump_ascii([plain(value) if type(value) is Decimal else value for value in vars(row).values()])
 
 
 def _rows(path: Path) -> Tuple[List[Row], int]:

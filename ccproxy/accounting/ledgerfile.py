@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple
 
 from ..frozen import frozen
 from .pricing import plain
@@ -95,6 +95,11 @@ class Row:
     has_tools: bool = False
 
     @property
+    def values(self) -> List[Any]:
+        """Its fields in their order, as SQLite and JSON take them."""
+        return [plain(value) if type(value) is Decimal else value for value in vars(self).values()]
+
+    @property
     def prompt_tokens(self) -> int:
         """All of the input, cached or not."""
         return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
@@ -155,9 +160,7 @@ class LedgerFile:
             cursor.connection.close()
 
     def _insert(self, rows: Sequence[Row], is_again: bool) -> None:
-        values = [
-            [plain(value) if isinstance(value, Decimal) else value for value in vars(row).values()] for row in rows
-        ]
+        values = [row.values for row in rows]
         cursor = self._open()
         with _transaction(cursor):
             if is_again:

@@ -16,11 +16,7 @@ def figures(report: Report) -> List[List[str]]:
     """Return the rows of the table under ``HEADINGS``."""
     ways = report.ways
     rows = [
-        [
-            measure.title,
-            *(_spread(way, name) for way in ways.values()),
-            _added(report, name),
-        ]
+        [measure.title, *(_spread(way, name) for way in ways.values()), _added(report, name)]
         for name, measure in MEASURES.items()
     ]
     rows.append(["cost", *(_cost(way) for way in ways.values()), ""])

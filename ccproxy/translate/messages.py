@@ -184,22 +184,21 @@ def _without_repeats(messages: List[Message]) -> List[Message]:
     for message in messages:
         if message.role == "assistant":
             calls = once(message, _calls_by_id)
-            is_repeat = bool(calls) and all(name in made and made[name] == call for name, call in calls.items())
+            is_repeat = bool(calls) and all(made.get(name) == call for name, call in calls.items())
             repeated = set(calls) if is_repeat else set()
             made.update(calls)
             if not is_repeat:
                 kept.append(message)
-            continue
-        if not repeated:
+        elif not repeated:
             kept.append(message)
-            continue
-        content = tuple(
-            block
-            for block in message.content
-            if not (isinstance(block, ToolResultBlock) and block.tool_use_id in repeated)
-        )
-        if content or not message.content:
-            kept.append(replace(message, content=content))
+        else:
+            content = tuple(
+                block
+                for block in message.content
+                if not (isinstance(block, ToolResultBlock) and block.tool_use_id in repeated)
+            )
+            if content or not message.content:
+                kept.append(replace(message, content=content))
     return kept
 
 
