@@ -60,6 +60,7 @@ class ToolUseBlock:
     id: str
     name: str
     input: Json
+    cache_control: Optional[Json] = field(default=None, compare=False)
 
 
 @frozen
@@ -300,6 +301,7 @@ def _tool_use(item: Json, path: str) -> Block:
         _field(item, "id", str, path, required=True),
         _field(item, "name", str, path, required=True),
         _field(item, "input", dict, path) or {},
+        _breakpoint(item, path),
     )
 
 

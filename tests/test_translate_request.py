@@ -209,6 +209,15 @@ def test_a_cache_breakpoint_stays_at_its_place(messages: Any, role: str, content
     assert str(sent).count("cache_control") == 1
 
 
+@pytest.mark.parametrize("more", [{}, MARK])
+def test_a_breakpoint_on_a_call_moves_to_its_result(more: Any) -> None:
+    """Claude Code sets it there to compact a conversation, older ones beside that of the result: it stays one."""
+    turns = [turn("assistant", use("a"), {**use("b"), **MARK}), turn("user", result("a"), result("b", **more))]
+    sent = body([*user("Hi"), *turns], **CLAUDE)["messages"]
+    assert [message["content"] for message in sent[2:]] == ["out", [text("out", **MARK)]]
+    assert "cache_control" not in str(body([*user("Hi"), *turns]))
+
+
 @pytest.mark.parametrize(
     ("last", "role"), [(turn("user", result()), "tool"), (turn("user", result(), text("Go on.")), "user")]
 )

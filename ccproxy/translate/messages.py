@@ -139,16 +139,20 @@ def with_breakpoint(messages: List[ChatMessage], cache_control: Json, target: Ta
 def turns_of(request: MessagesRequest, target: Target) -> Iterator[Tuple[Message, Tuple[str, ...]]]:
     """Yield the turns in the order providers demand, each user turn with the calls that it must answer first.
 
-    Calls that nobody answers are followed by a user turn of their own, without content.
+    Calls that nobody answers are followed by a user turn of their own, without content. A cache breakpoint on a call,
+    as Claude Code sets it to compact a conversation, moves to its result: a call has no text that could bear it.
     """
     silent = once_each(request.messages, _is_silent)
     spoken = [message for message, is_silent in zip(request.messages, silent) if not is_silent]
     pending: Tuple[str, ...] = ()  # calls of the assistant message just before
+    marks: Dict[str, Json] = {}  # and their breakpoints
     for turn in _merge(_place_system(_without_repeats(_merge(spoken)), target)):
         if pending and turn.role != "user":
             yield Message("user", ()), pending
+        if marks and target.marks_results:
+            turn = replace(turn, content=tuple(_marked(block, marks) for block in turn.content))
         yield turn, pending if turn.role == "user" else ()
-        pending = once(turn, _calls)
+        pending, marks = once(turn, _calls), once(turn, _marks)
     if pending:
         yield Message("user", ()), pending
 
@@ -156,6 +160,18 @@ def turns_of(request: MessagesRequest, target: Target) -> Iterator[Tuple[Message
 def _calls(turn: Message) -> Tuple[str, ...]:
     """Return the ids of the calls that a turn makes, each once."""
     return tuple(_calls_by_id(turn)) if turn.role == "assistant" else ()
+
+
+def _marks(turn: Message) -> Dict[str, Json]:
+    """Return the cache breakpoints on calls, by the call's id."""
+    uses = (block for block in turn.content if isinstance(block, ToolUseBlock))
+    return {block.id: block.cache_control for block in uses if block.cache_control}
+
+
+def _marked(block: Block, marks: Dict[str, Json]) -> Block:
+    if not isinstance(block, ToolResultBlock) or block.cache_control:
+        return block
+    return replace(block, cache_control=marks.get(block.tool_use_id))
 
 
 def _calls_by_id(turn: Message) -> Dict[str, ToolUseBlock]:
