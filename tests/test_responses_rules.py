@@ -103,14 +103,14 @@ def test_the_checker_finds_what_is_wrong(wrong: Json) -> None:
 
 
 def items_of(source: Recording) -> List[Json]:
-    """The reasoning items of a recorded answer that can be read again, as they stand in its bytes."""
+    """The reasoning items of a recorded answer that can be read again, as they stand in its bytes but for a status."""
     if not source.is_stream:
         output = json.loads(source.body).get("output") or []
     else:
         events = [json.loads(data) for data in server_sent_data(source.body) if data.strip() != "[DONE]"]
         output = [event["item"] for event in events if event.get("type") == "response.output_item.done"]
     return [
-        item
+        {name: value for name, value in item.items() if name != "status" and value is not None}
         for item in output
         if item["type"] == "reasoning" and (item.get("encrypted_content") or item.get("content"))
     ]
