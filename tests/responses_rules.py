@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
 from typing import Any, Dict, Iterator, List, Sequence
 
 from openai.types.responses.response_create_params import (
     ResponseCreateParamsNonStreaming,
     ResponseCreateParamsStreaming,
 )
-from pydantic import TypeAdapter, ValidationError
 
-from openai_format import check, drain
+from openai_format import check, sdk_faults
 from request_rules import ANTHROPIC_FIELDS, ATTRIBUTION, ENVELOPE
 
 Json = Dict[str, Any]
@@ -36,27 +34,13 @@ def faults(body: Json) -> List[str]:
     is_newer = body.get("reasoning", {}).get("effort") == "max"  # than the document
     plain = {**body, "reasoning": {**body["reasoning"], "effort": "xhigh"}} if is_newer else body
     return [
-        *sdk_faults(body),
+        *sdk_faults(body, ResponseCreateParamsNonStreaming, ResponseCreateParamsStreaming),
         *(f"OpenAPI: {fault}" for fault in check(schema, plain, "body")),
         *field_faults(body),
         *item_faults(body["input"]),
         *tool_faults(body),
         *leaks(body),
     ]
-
-
-@cache
-def _adapter(stream: bool) -> Any:
-    return TypeAdapter(ResponseCreateParamsStreaming if stream else ResponseCreateParamsNonStreaming)
-
-
-def sdk_faults(body: Json) -> Iterator[str]:
-    """Yield what the SDK's parameter types refuse."""
-    try:
-        drain(_adapter(bool(body.get("stream"))).validate_python(body, extra="forbid"))
-    except ValidationError as error:
-        for item in error.errors(include_url=False, include_context=False)[:4]:
-            yield f"SDK: {'.'.join(map(str, item['loc']))}: {item['msg']}: {str(item['input'])[:120]}"
 
 
 def field_faults(body: Json) -> Iterator[str]:

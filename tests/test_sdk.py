@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
@@ -16,6 +14,7 @@ import pytest
 from ccproxy.stub import Cut, Failure, Finish, Json, Reasoning, Step, StubProvider, Text, ToolCall, content_text
 from grammar import check_error, check_grammar
 from grammar import fold as fold_events
+from installed import installed
 from processes import environment
 from sdk_scenarios import PIXEL, STATUSES
 from support import running_proxy
@@ -88,21 +87,12 @@ def failure_text(kind: str) -> str:
 
 def old_sdk() -> Path:
     """Return the folder of the old SDK, installed into the user's cache folder on first use."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ccproxy-tests"
-    target = root / f"anthropic-{OLD.rpartition('.')[0]}-{sys.implementation.cache_tag}"
-    if not target.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".anthropic-", dir=root))
-        try:
-            command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(unfinished), f"anthropic=={OLD}"]
-            subprocess.run(command, check=True, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL)
-            unfinished.rename(target)
-        except OSError:  # another run was faster: its installation is as good
-            if not target.is_dir():
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return target
+
+    def install(folder: Path) -> None:
+        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), f"anthropic=={OLD}"]
+        subprocess.run(command, check=True, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL)
+
+    return installed(f"anthropic-{OLD.rpartition('.')[0]}-{sys.implementation.cache_tag}", install)
 
 
 class Played:
