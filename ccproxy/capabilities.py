@@ -25,6 +25,7 @@ from .frozen import frozen
 from .handlers.passthrough import read_usage
 from .in_process import ask
 from .message import Usage
+from .openai import objects_in
 from .sse import Reader
 
 YES, NO, FAILED, SKIPPED = "yes", "no", "failed", "skipped"
@@ -77,7 +78,7 @@ class Answer:
     @property
     def blocks(self) -> List[Json]:
         """Its content."""
-        return [block for block in self.message.get("content") or [] if isinstance(block, dict)]
+        return objects_in(self.message, "content")
 
     @property
     def text(self) -> str:

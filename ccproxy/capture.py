@@ -17,7 +17,7 @@ from .encoded import Json, dump
 from .errors import ApiError, ConfigError
 from .frozen import frozen
 from .message import Event
-from .openai import Chunk, object_in
+from .openai import Chunk, object_in, objects_in
 from .responses import ResponsesReader
 from .sse import Reader, encode
 from .translate.failure import translate_failure
@@ -164,8 +164,10 @@ def answer_lines(answer: str) -> List[str]:
             return ["no JSON", *answer.splitlines()]
         if value.get("type") != "message":
             return _error_lines(value)
-        blocks = [block for block in value.get("content") or [] if isinstance(block, dict)]
-        return [*_block_lines(blocks), *_end_lines(value.get("stop_reason"), object_in(value, "usage"))]
+        return [
+            *_block_lines(objects_in(value, "content")),
+            *_end_lines(value.get("stop_reason"), object_in(value, "usage")),
+        ]
     return _stream_lines(answer)
 
 

@@ -27,7 +27,7 @@ class Encoded(Json):
     def data(self) -> bytes:
         """Its text in UTF-8."""
         if self._data is None:
-            self._data = _bytes(self)
+            self._data = to_bytes(self)
         return self._data
 
 
@@ -37,12 +37,13 @@ def encode(body: Mapping[str, Any]) -> bytes:
     for name, value in body.items():
         parts += (b"," if len(parts) > 1 else b"", quote(name).encode("utf-8", "replace"), b":")
         if isinstance(value, list):
-            parts += (b"[", b",".join([item.data if type(item) is Encoded else _bytes(item) for item in value]), b"]")
+            parts += (b"[", b",".join([item.data if type(item) is Encoded else to_bytes(item) for item in value]), b"]")
         else:
-            parts.append(b"%d" % value if type(value) is int else _bytes(value))
+            parts.append(b"%d" % value if type(value) is int else to_bytes(value))
     parts.append(b"}")
     return b"".join(parts)  # in one step: to copy 190 KB on the way to it, five times, takes 0.2 ms
 
 
-def _bytes(value: Any) -> bytes:
+def to_bytes(value: Any) -> bytes:
+    """Return compact JSON in UTF-8; lone halves of characters become ``?``."""
     return dump(value).encode("utf-8", "replace")

@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import Dict, Mapping, Optional
 
 from .app import App
-from .encoded import Json, dump
+from .encoded import Json, to_bytes
 from .errors import StreamCut
 from .frozen import frozen
 from .web import Request, Stream
@@ -30,7 +30,7 @@ class Answered:
 def ask(app: App, path: str, body: Json, query: Optional[Dict[str, str]] = None) -> Answered:
     """Send one request with the application's own token."""
     headers = {"host": "localhost", "x-api-key": app.config.ccproxy_auth_token}
-    response = app.handle(Request("POST", path, query or {}, headers, dump(body).encode("utf-8", "replace")))
+    response = app.handle(Request("POST", path, query or {}, headers, to_bytes(body)))
     if not isinstance(response.body, Stream):
         return Answered(response.status, response.body, response.headers)
     data, cut = bytearray(), ""

@@ -135,7 +135,8 @@ class Chunk(NamedTuple):
     def _read(cls, data: Any, order: Tuple[str, str]) -> Chunk:
         if not isinstance(data, dict):
             return cls()
-        choices = _first_choices(data.get("choices"))
+        # The one with index 0; choices without an index all belong to the one answer (Copilot).
+        choices = [choice for choice in objects_in(data, "choices") if choice.get("index") in (0, None)]
         deltas = [_delta_of(choice, order) for choice in choices]
         reasons = [choice["finish_reason"] for choice in choices if isinstance(choice.get("finish_reason"), str)]
         is_whole = any("delta" not in choice for choice in choices)
@@ -214,13 +215,6 @@ def _error(data: Json, choices: List[Json]) -> Any:
     return data.get("error") or next((choice["error"] for choice in choices if choice.get("error")), None)
 
 
-def _first_choices(choices: Any) -> List[Json]:
-    """Return the choice with index 0; choices without an index all belong to the one answer (Copilot)."""
-    if not isinstance(choices, list):
-        return []
-    return [choice for choice in choices if isinstance(choice, dict) and choice.get("index") in (0, None)]
-
-
 def _delta_of(choice: Json, order: Tuple[str, str]) -> Json:
     for key in order:
         if isinstance(choice.get(key), dict):
@@ -250,9 +244,7 @@ def _reasoning_field(delta: Json) -> str:
     for key in ("reasoning_content", "reasoning", "reasoning_text"):
         if isinstance(delta.get(key), str) and delta[key]:
             return key
-    content = delta.get("content")
-    parts = content if isinstance(content, list) else []
-    return "content" if any(isinstance(part, dict) and part.get("type") == "thinking" for part in parts) else ""
+    return "content" if any(part.get("type") == "thinking" for part in objects_in(delta, "content")) else ""
 
 
 def _state(deltas: List[Json]) -> Json:
@@ -280,9 +272,7 @@ def _reasoning(delta: Json) -> str:
     name = _reasoning_field(delta)
     if name and name != "content":
         return str(delta[name])
-    details = delta.get("reasoning_details")
-    items = details if isinstance(details, list) else []
-    texts = [detail.get("text") or detail.get("summary") for detail in items if isinstance(detail, dict)]
+    texts = [detail.get("text") or detail.get("summary") for detail in objects_in(delta, "reasoning_details")]
     return "".join(text for text in texts if isinstance(text, str))
 
 
@@ -297,8 +287,7 @@ def _part_pieces(part: Json) -> List[Piece]:
 
 def _tool_calls(delta: Json, is_whole: bool) -> List[ToolCallDelta]:
     """Return the calls of a delta; each entry of a whole message is one, whatever index or id it shares."""
-    entries = delta.get("tool_calls")
-    calls = [_tool_call(entry) for entry in (entries if isinstance(entries, list) else []) if isinstance(entry, dict)]
+    calls = [_tool_call(entry) for entry in objects_in(delta, "tool_calls")]
     legacy = delta.get("function_call")
     if isinstance(legacy, dict):
         calls.append(_tool_call({"index": 0, "function": legacy}))
@@ -342,6 +331,12 @@ def object_in(value: Mapping[str, Any], name: str) -> Json:
     """Return the object that a member is; an empty one where it is none, or missing."""
     found = value.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def objects_in(value: Mapping[str, Any], name: str) -> List[Json]:
+    """Return the objects in the list that a member is; none where it is no list, or missing."""
+    found = value.get(name)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def text_in(value: Mapping[str, Any], name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 from .citations import Citation, Search, read_citations
 from .encoded import Json
 from .frozen import frozen
-from .openai import Chunk, Piece, ToolCallDelta, object_in, text_in
+from .openai import Chunk, Piece, ToolCallDelta, object_in, objects_in, text_in
 
 
 @frozen
@@ -162,7 +162,7 @@ class ResponsesReader:
     def _message(self, item: _Item, body: Json) -> List[Chunk]:
         chunks: List[Chunk] = []
         passed = frozenset(item.passed)
-        for part in _objects(body, "content"):
+        for part in objects_in(body, "content"):
             kind = _PARTS.get(str(part.get("type")), "")
             if kind and kind not in passed:
                 chunks += self._words(item, _Words(kind, part.get(kind)), is_repeated=False)
@@ -185,7 +185,7 @@ class ResponsesReader:
         queries = action.get("queries")
         first = queries[0] if isinstance(queries, list) and queries else ""
         query = text_in(action, "query") or (first if isinstance(first, str) else "")
-        found = [(text_in(source, "url"), text_in(source, "title")) for source in _objects(action, "sources")]
+        found = [(text_in(source, "url"), text_in(source, "title")) for source in objects_in(action, "sources")]
         search = Search(query, tuple(one for one in found if one[0]), body.get("status") == "failed")
         return [Chunk(has_choice=True, searches=(search,))]
 
@@ -196,7 +196,7 @@ class ResponsesReader:
         Its status is for answers alone: OpenAI refuses to be given one.
         """
         chunks: List[Chunk] = []
-        content, summary = _objects(body, "content"), _objects(body, "summary")
+        content, summary = objects_in(body, "content"), objects_in(body, "summary")
         if "thinking" not in item.passed:
             for number, part in enumerate(content or summary):
                 chunks += self._words(
@@ -251,7 +251,7 @@ class ResponsesReader:
         self.is_done = True
         chunks: List[Chunk] = []
         if not any(item.passed for item in self._items.values()):
-            for number, body in enumerate(_objects(response, "output")):
+            for number, body in enumerate(objects_in(response, "output")):
                 chunks += self._output_item(_Item(number), body, True)
         if status not in ("completed", "incomplete") or response.get("error"):
             error = response.get("error") or {"message": f"the response's status is {status}"}
@@ -280,8 +280,3 @@ _COUNTS: Dict[str, str] = {
     "output_tokens": "completion_tokens",
     "output_tokens_details": "completion_tokens_details",
 }
-
-
-def _objects(data: Json, name: str) -> List[Json]:
-    value = data.get(name)
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

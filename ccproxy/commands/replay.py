@@ -15,7 +15,7 @@ from ..app import App
 from ..capture import MESSAGES, RESPONSES, Capture, answer_lines, as_messages, read_capture, translated
 from ..config.load import state_folder
 from ..config.schema import Config, Model
-from ..encoded import Json, dump
+from ..encoded import Json, dump, to_bytes
 from ..errors import ApiError, ConfigError
 from ..in_process import ask
 from ..provider.cancel import Cancel
@@ -80,7 +80,7 @@ def _ask(request: Json, model: Optional[Model], config: Config) -> str:
 def _ask_provider(capture: Capture, model: Model, reply: ReplyContext, config: Config) -> str:
     """Send a request to a provider as it was, but for the model's name; return its answer translated."""
     model = replace(model, api_name="responses" if capture.api == RESPONSES else "chat")
-    body = dump({**capture.request, "model": model.name}).encode("utf-8", "replace")
+    body = to_bytes({**capture.request, "model": model.name})
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "ccproxy"}
     with StubProvider() as demo, closing(ProviderClient(lambda: demo.url)) as client:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import time
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 from .. import __version__
 from ..accounting.usage import LedgerUnreadable
 from ..config.schema import Config, Model
-from ..encoded import Json
+from ..encoded import Json, dump_ascii
 from ..errors import InvalidRequest
 from ..provider.fallback import cooldown_key
 from ..routing import configured_models, plain_route
@@ -157,7 +156,7 @@ def _rows(context: Context, after: int) -> Tuple[List[Json], str]:
 
 
 def _encode(name: str, value: Any) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+    return f"event: {name}\ndata: {dump_ascii(value)}\n\n".encode()
 
 
 def state(context: Context, offset: float) -> Json:

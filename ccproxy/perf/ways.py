@@ -11,7 +11,7 @@ from urllib.parse import quote
 from ..accounting.pricing import cost_of, prices_of, reported_cost
 from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
-from ..encoded import Json, dump
+from ..encoded import Json, to_bytes
 from ..errors import ApiError, ProviderError
 from ..handlers.passthrough import read_usage
 from ..message import Usage
@@ -77,7 +77,7 @@ class Way:
             return Sample(error.message)
 
     def _ask(self) -> Sample:
-        call = Call(self.model, self.path, dump(self.body).encode("utf-8", "replace"), self.headers)
+        call = Call(self.model, self.path, to_bytes(self.body), self.headers)
         config = replace(self.config, provider_read_timeout=min(self.timeout, self.config.provider_read_timeout))
         reads: List[Tuple[float, bytes]] = []
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
 from ..config.schema import Model
 from ..encoded import Json, dump
 from ..errors import InvalidRequest
+from ..openai import objects_in
 from ..provider.dialects import Dialect
 from .pdf import pdf_text
 
@@ -193,9 +194,7 @@ def _web_search_result(raw: Json) -> str:
     content = raw.get("content")
     if isinstance(content, dict):
         return f"web search failed: {content.get('error_code')}"
-    items = content if isinstance(content, list) else []
-    found = [item for item in items if isinstance(item, dict)]
-    return "\n".join(f"{item.get('title')} — {item.get('url')}" for item in found)
+    return "\n".join(f"{item.get('title')} — {item.get('url')}" for item in objects_in(raw, "content"))
 
 
 def _web_fetch_result(raw: Json) -> str:
