@@ -10,6 +10,7 @@ import logging
 import select
 import threading
 import time
+from contextlib import suppress
 from typing import Dict, List, Protocol, Set
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,9 @@ class Watch:
         with self._watched_lock:
             self._watched.add(item)
             if not self._is_running:
-                self._is_running = True
-                threading.Thread(target=self._run, name="watch", daemon=True).start()
+                with suppress(RuntimeError):  # no thread is left; the next one that is added tries again
+                    threading.Thread(target=self._run, name="watch", daemon=True).start()
+                    self._is_running = True
 
     def remove(self, item: Watched) -> None:
         """Stop watching; its socket may be closed from now on."""

@@ -129,6 +129,22 @@ def test_a_fault_of_one_is_not_the_others() -> None:
         watch.remove(other)
 
 
+def test_no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is served unwatched then; with the next one, both are looked after."""
+    watch, first, second = Watch(), Item(), Item()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        watch.add(first)
+    watch.add(second)
+    for item in (first, second):
+        ticks(item)
+        watch.remove(item)
+
+
 def test_a_look_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
     """The log says why, and whatever can be looked after is, from the next look on."""
     watch, broken, other = Watch(), Broken(), Item()
