@@ -7,7 +7,15 @@ from typing import List
 
 import pytest
 
-from ccproxy.provider.cooldown import FIRST_REST, LEAST_FAILURES, LONGEST_REST, MOST_OUTCOMES, WINDOW, Cooldown
+from ccproxy.provider.cooldown import (
+    FIRST_REST,
+    LEAST_FAILURES,
+    LONGEST_REST,
+    MOST_MODELS,
+    MOST_OUTCOMES,
+    WINDOW,
+    Cooldown,
+)
 
 
 def tired(start: float = 0.0) -> Cooldown:
@@ -55,6 +63,17 @@ def test_what_was_long_ago_counts_no_more() -> None:
     assert not cooldown.is_resting("m", 10.0 + WINDOW + 1)
     cooldown.report("m", False, 10.0 + WINDOW + 1)
     assert cooldown.is_resting("m", 10.0 + WINDOW + 1)
+
+
+def test_any_number_of_models() -> None:
+    """A client may name any: what is known of them is bounded, and the last ones are known."""
+    cooldown = tired()
+    for number in range(MOST_MODELS):
+        for _ in range(LEAST_FAILURES):
+            cooldown.report(number, False, 0.0)
+    assert not cooldown.is_resting("m", 1.0)
+    assert cooldown.is_resting(0, 1.0)
+    assert cooldown.is_resting(MOST_MODELS - 1, 1.0)
 
 
 def test_the_rate_decides() -> None:

@@ -11,6 +11,8 @@ WINDOW = 60.0
 LEAST_FAILURES = 3
 FAILURE_RATE = 0.5
 MOST_OUTCOMES = 100
+MOST_MODELS = 1000
+"""A client may name any model of a provider: beyond so many, the one known longest is forgotten."""
 FIRST_REST = 15.0
 LONGEST_REST = 300.0
 
@@ -58,6 +60,8 @@ class Cooldown:
         """Take down how a request to a model ended."""
         with self._states_lock:
             state = self._states.setdefault(key, _State())
+            if len(self._states) > MOST_MODELS:
+                del self._states[next(iter(self._states))]
             if is_good and state.rest:
                 self._states[key] = _State()
                 return
