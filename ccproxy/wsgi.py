@@ -17,7 +17,7 @@ from . import log
 from .accounting.ledger import Ledger
 from .app import App, new_id
 from .config.load import load_config, state_folder
-from .errors import ApiError, ConfigError, RequestTooLarge, StreamCut
+from .errors import ApiError, ConfigError, InvalidRequest, RequestTooLarge, StreamCut
 from .http1 import content_length, phrase
 from .incoming import decoded
 from .web import Early, Line, Request, Response, Stream
@@ -213,6 +213,8 @@ def _body(environ: Environ, limit: int) -> bytes:
     if not text and not environ.get("wsgi.input_terminated"):
         return b""
     body: bytes = environ["wsgi.input"].read(length if text else limit + 1)
+    if text and len(body) < length:
+        raise InvalidRequest(f"the body ended after {len(body)} of {length} bytes")
     if len(body) > limit:
         raise RequestTooLarge(f"the body exceeds the {limit} of MAX_REQUEST_BYTES")
     return decoded(body, environ.get("HTTP_CONTENT_ENCODING", ""), limit)

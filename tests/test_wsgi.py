@@ -138,6 +138,14 @@ def test_too_large(proxy: Proxy, length: str) -> None:
     assert answer.headers["request-id"] == answer.json["request_id"]
 
 
+def test_an_incomplete_body(proxy: Proxy) -> None:
+    """Is refused, also where what came is a whole document."""
+    body = json.dumps(user("abc")).encode()
+    answer = Called(proxy, "POST", "/v1/messages", body, CONTENT_LENGTH=str(len(body) + 1)).answer()
+    assert answer.status == 400
+    assert f"{len(body)} of {len(body) + 1} bytes" in answer.json["error"]["message"]
+
+
 @pytest.mark.parametrize("length", ["ten", "1_0", "+2", "-1"])
 def test_a_length_that_is_none(proxy: Proxy, length: str) -> None:
     """Servers that pass nonsense on get a 400 to send, not an exception."""
