@@ -241,6 +241,8 @@ STATUSES = {
     "unknown transfer coding": 501,
     "HTTP/2": 505,
     "two hosts": 400,
+    "CONNECT": 400,
+    "unsupported method": 501,
     "folded field": 400,
     "both framings": 400,
 }
