@@ -115,7 +115,9 @@ def as_messages(capture: Capture, reply: ReplyContext) -> str:
     if capture.api == MESSAGES:
         return capture.answer
     if capture.status != 200:
-        return json.dumps(translate_failure(capture.status, {}, capture.answer.encode(), reply.target).to_dict(""))
+        return json.dumps(
+            translate_failure(capture.status, {}, capture.answer.encode(errors="replace"), reply.target).to_dict("")
+        )
     is_stream = not capture.answer.lstrip().startswith("{")
     reader = ResponsesReader() if capture.api == RESPONSES else ChunkReader()
     try:
@@ -146,7 +148,7 @@ def _events(text: str) -> List[Tuple[str, Json]]:
     """Return name and data of the events; what is no object, such as ``[DONE]``, is left out."""
     reader = Reader()
     found = []
-    for event in [*reader.feed(text.encode()), *reader.finish()]:
+    for event in [*reader.feed(text.encode(errors="replace")), *reader.finish()]:
         with suppress(ValueError, RecursionError):
             found.append((event.event, json.loads(event.data)))
     return [(name, value) for name, value in found if isinstance(value, dict)]

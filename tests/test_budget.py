@@ -111,6 +111,7 @@ def test_a_budget_is_above_zero(amount: str) -> None:
         ({"input_cost_per_token": 1}, True),
         ({"input_cost_per_token": 0, "output_cost_per_token": 0}, False),
         ({"dialect": "openrouter"}, False),
+        ({"dialect": "xai"}, False),
     ],
 )
 def test_a_model_that_no_budget_sees_is_told_at_the_start(tmp_path: Path, prices: Json, is_warned: bool) -> None:

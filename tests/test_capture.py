@@ -194,6 +194,9 @@ def test_an_exchange_over_the_responses_api(folder: Path, capsys: pytest.Capture
         'event: content_block_delta\ndata: {"index": [], "delta": {"text": 5}}\n\n',
         'event: message_delta\ndata: {"delta": 1, "usage": 2}\n\n',
         '{"type": "message", "content": [1], "usage": 3}',
+        '{"type": "message", "content": 1}',
+        '{"type": "\ud800"}',
+        "\ud800",
     ],
 )
 def test_an_answer_of_odd_parts_has_lines(events: str) -> None:

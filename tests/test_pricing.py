@@ -160,6 +160,16 @@ def test_the_cost_that_openrouter_tells(usage: Any, cost: Optional[str]) -> None
     assert reported_cost(usage, "generic") is None
 
 
+@pytest.mark.parametrize(
+    ("ticks", "cost"), [(37_756_000, "0.0037756"), (0, "0"), (None, None), ("1", None), (-1, None)]
+)
+def test_the_cost_that_xai_tells(ticks: Any, cost: Optional[str]) -> None:
+    """In ticks, of which a USD has ten thousand million; where others pass them on, they are nobody's price."""
+    usage = {"cost_in_usd_ticks": ticks}
+    assert reported_cost(usage, "xai") == decimal(cost)
+    assert reported_cost(usage, "openrouter") is None
+
+
 def test_every_recorded_openrouter_answer_tells_its_cost() -> None:
     """In the recordings every whole answer with a cost is read, and none costs more than ten cents."""
     found = []

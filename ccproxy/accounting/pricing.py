@@ -79,14 +79,23 @@ def price_factor(told: Mapping[str, Any]) -> Optional[Decimal]:
     return factor
 
 
+TELL_COSTS = ("openrouter", "xai")
+"""The dialects whose answers tell what they cost."""
+_TICKS = Decimal(10**10)
+"""Of xAI's, in a USD: https://docs.x.ai/developers/cost-tracking."""
+
+
 def reported_cost(usage: Optional[Mapping[str, Any]], dialect: str) -> Optional[Decimal]:
     """Return the cost that the provider itself tells in its ``usage``.
 
     OpenRouter's credits are USD. With the owner's own key at the model's vendor (``is_byok``) they are its fee alone,
     and the vendor's price stands beside them.
     """
-    if dialect != "openrouter" or usage is None:
+    if dialect not in TELL_COSTS or usage is None:
         return None
+    if dialect == "xai":
+        ticks = _amount(usage.get("cost_in_usd_ticks"))
+        return None if ticks is None else ticks / _TICKS
     cost = _amount(usage.get("cost"))
     if cost is None or usage.get("is_byok") is not True:
         return cost

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..accounting.budget import SETTING_OF, limits
-from ..accounting.pricing import prices_of
+from ..accounting.pricing import TELL_COSTS, prices_of
 from ..errors import ConfigError
 from ..frozen import frozen
 from ..routing import configured_models
@@ -207,5 +207,5 @@ def _unpriced(models: List[Model], config: Config) -> List[str]:
         f"{model.model_id}: its price is not known, so {set_here} cannot count it; 0 says that it is free"
         for model in models
         if None in (prices_of(model, config).input, prices_of(model, config).output)
-        and model.dialect.name != "openrouter"  # tells the cost of each answer
+        and model.dialect.name not in TELL_COSTS
     ]
