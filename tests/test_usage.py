@@ -185,6 +185,7 @@ def test_an_answer_that_is_passed_through(tmp_path: Path, outcome: str) -> None:
             body = user(stream=True, model="claude-opus-5")
             with suppress(ConnectionResetError):  # how a stream ends that broke off
                 ask(proxy.url, "/v1/messages", body, headers={"x-claude-code-session-id": "mine"})
+            eventually(lambda: stats(proxy, "session")["totals"]["requests"], "it is written down")
             found = stats(proxy, "session")
     totals = found["totals"]
     counts = [totals[f"{kind}_tokens"] for kind in ("input", "cache_read", "cache_write", "output")]
