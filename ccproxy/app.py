@@ -29,7 +29,7 @@ from .feed import Feed
 from .handlers import bodies, connection, conversion, count_tokens, dashboard, health, messages, metrics, models, usage
 from .handlers.context import Context
 from .handlers.running import Running
-from .http1 import field_values
+from .http1 import date_of, field_values
 from .last_routes import LastRoutes
 from .metrics import Metrics
 from .provider.client import ProviderClient
@@ -123,7 +123,8 @@ class App:
 
     def forget(self) -> None:
         """Let go of what is made again when it is asked for: some would lie in each piece of memory that many took."""
-        self._client.close_idle(keep=0)
+        self._client.close()
+        date_of.cache_clear()
         self.counter.forget()
         self._estimator.learned.forget()
 

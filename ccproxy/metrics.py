@@ -1,20 +1,20 @@
 """Counts of this process since its start, in Prometheus' text format.
 
 The label sets are bounded: a client may name any model of a provider, so beyond ``MAX_MODELS`` models all count as
-``other``.
+``other``. Numbers are kept in arrays, not as objects: each sum would be a new one with every request, and the last ones
+of a crowd of clients would each hold a MiB of the memory that these took (``processes/memory.py``).
 """
 
 from __future__ import annotations
 
 import threading
+from array import array
 from bisect import bisect_left
-from collections import defaultdict
 from decimal import Decimal
 from itertools import accumulate
-from typing import DefaultDict, Dict, List, Sequence, Tuple, Union
+from typing import Dict, List, Sequence, Tuple, Union
 
 from .accounting.ledgerfile import Row
-from .accounting.pricing import plain
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_MODELS = 200
@@ -22,7 +22,14 @@ OTHER = "other"
 
 _Number = Union[int, float, Decimal]
 _Labels = Tuple[str, ...]
-_TOKENS = ("input", "cache_read", "cache_write", "output", "thinking")
+# kind: field. Names put together with each request would stay in the interpreter's cache of attributes.
+_TOKENS = {
+    "input": "input_tokens",
+    "cache_read": "cache_read_tokens",
+    "cache_write": "cache_write_tokens",
+    "output": "output_tokens",
+    "thinking": "thinking_tokens",
+}
 
 # name: (type, help, label names)
 FAMILIES: Dict[str, Tuple[str, str, _Labels]] = {
@@ -35,28 +42,51 @@ FAMILIES: Dict[str, Tuple[str, str, _Labels]] = {
 }
 
 
+class Sums:
+    """Sums by their labels; exact for whole numbers below 2^53, as Prometheus' own are."""
+
+    def __init__(self) -> None:
+        self._places: Dict[_Labels, int] = {}
+        self._sums = array("d")
+
+    def add(self, labels: _Labels, amount: _Number) -> None:
+        """Add to one of them."""
+        place = self._places.setdefault(labels, len(self._sums))
+        if place == len(self._sums):
+            self._sums.append(0)
+        self._sums[place] += float(amount)
+
+    def lines(self, name: str, names: _Labels) -> List[str]:
+        """Return the samples."""
+        lines = []
+        for labels, place in self._places.items():
+            pairs = ",".join(f'{label}="{_escape(text)}"' for label, text in zip(names, labels))
+            lines.append(f"{name}{{{pairs}}} {self._sums[place]:.15g}")
+        return lines
+
+
 class Histogram:
     """Observed seconds by upper bound."""
 
     def __init__(self, name: str, help: str, bounds: Sequence[float]) -> None:
         self.name, self.help, self.bounds = name, help, bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+        self._counts = array("Q", [0] * (len(bounds) + 1))
+        self._sum = array("d", [0])
 
     def observe(self, seconds: float) -> None:
         """Count one value."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum += seconds
+        self._counts[bisect_left(self.bounds, seconds)] += 1
+        self._sum[0] += seconds
 
     def lines(self) -> List[str]:
         """Return the samples; buckets are cumulative."""
-        totals = list(accumulate(self.counts))
+        totals = list(accumulate(self._counts))
         bounds = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
         lines = [f'{self.name}_bucket{{le="{bound}"}} {total}' for bound, total in zip(bounds, totals)]
         return [
             *_head(self.name, "histogram", self.help),
             *lines,
-            f"{self.name}_sum {self.sum!r}",
+            f"{self.name}_sum {self._sum[0]!r}",
             f"{self.name}_count {totals[-1]}",
         ]
 
@@ -66,7 +96,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._values: Dict[str, DefaultDict[_Labels, _Number]] = {name: defaultdict(int) for name in FAMILIES}
+        self._sums = {name: Sums() for name in FAMILIES}
         self._models = {OTHER}
         self._first_content = Histogram(
             "ccproxy_first_content_seconds",
@@ -85,9 +115,8 @@ class Metrics:
             model = self._bounded(row.model)
             self._count("ccproxy_requests_total", 1, model, row.rule, row.outcome)
             self._count("ccproxy_attempts_total", row.attempts, model)
-            tokens = self._values["ccproxy_tokens_total"]
-            for kind in _TOKENS:
-                tokens[model, kind] += getattr(row, f"{kind}_tokens")
+            for kind, field in _TOKENS.items():
+                self._count("ccproxy_tokens_total", getattr(row, field), model, kind)
             self._count("ccproxy_cost_usd_total", row.cost or Decimal(0), model)
             self._count("ccproxy_unknown_cost_requests_total", int(row.has_unknown_cost), model)
             if row.cost is not None and row.claude_cost is not None:
@@ -104,7 +133,7 @@ class Metrics:
         return model
 
     def _count(self, name: str, amount: _Number, *labels: str) -> None:
-        self._values[name][labels] += amount  # type: ignore[operator]
+        self._sums[name].add(labels, amount)
 
     def text(self) -> str:
         """Return all of it in the text format."""
@@ -112,9 +141,7 @@ class Metrics:
         with self._lock:
             for name, (kind, words, names) in FAMILIES.items():
                 lines += _head(name, kind, words)
-                for labels, value in self._values[name].items():
-                    pairs = ",".join(f'{label}="{_escape(text)}"' for label, text in zip(names, labels))
-                    lines.append(f"{name}{{{pairs}}} {plain(value) if isinstance(value, Decimal) else value}")
+                lines += self._sums[name].lines(name, names)
             lines += [*self._first_content.lines(), *self._duration.lines()]
         return "\n".join(lines) + "\n"
 

@@ -114,7 +114,11 @@ class Learned:
             return 0
         samples = _newest(rows)
         with self._samples_lock:
-            self._samples, self._corrections, self._fitted = samples, {}, {}
+            self._samples.update(samples)  # the same mappings, for others would lie where a crowd's memory was
+            for key in self._samples.keys() - samples.keys():
+                del self._samples[key]
+            self._corrections.clear()
+            self._fitted.clear()
         return len(rows)
 
 

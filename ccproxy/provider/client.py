@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 import requests
-from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPHeaderDict
 
 from ..access import is_local_name
 from ..chunk_reader import ChunkReader
@@ -87,9 +88,9 @@ class ProviderClient:
         self._kept.forget()
         self._adapter.close()
 
-    def close_idle(self, keep: int = KEPT_IDLE) -> None:
+    def close_idle(self) -> None:
         """Close those that a burst of requests left behind; a few of each provider are kept."""
-        self._adapter.close_idle(keep, time.monotonic() - IDLE_TIME)
+        self._adapter.close_idle(KEPT_IDLE, time.monotonic() - IDLE_TIME)
 
     def send(self, call: Call, config: Config, cancel: Cancel) -> ProviderResponse:
         """Send one call and return the open answer, its status known to be 200.
@@ -207,8 +208,8 @@ def _headers(model: Model, key: str, call: Call, address: requests.PreparedReque
 
 def _prepared(address: requests.PreparedRequest, headers: Mapping[str, str], body: bytes) -> requests.PreparedRequest:
     """Return a request that an adapter can send."""
-    prepared = address.copy()
-    prepared.headers = CaseInsensitiveDict(headers)
+    prepared = copy(address)
+    prepared.headers = HTTPHeaderDict(headers)  # type: ignore[assignment]  # requests' own is slower, and slow to copy
     prepared.body = body or None
     return prepared
 
