@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_left
-from decimal import Decimal
 from itertools import accumulate
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Dict, List, Sequence, Tuple
 
 from .accounting.ledgerfile import Row
 
@@ -20,7 +19,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_MODELS = 200
 OTHER = "other"
 
-_Number = Union[int, float, Decimal]
 _Labels = Tuple[str, ...]
 # kind: field. Names put together with each request would stay in the interpreter's cache of attributes.
 _TOKENS = {
@@ -49,12 +47,13 @@ class Sums:
         self._places: Dict[_Labels, int] = {}
         self._sums = array("d")
 
-    def add(self, labels: _Labels, amount: _Number) -> None:
+    def add(self, amount: float, *labels: str) -> None:
         """Add to one of them."""
-        place = self._places.setdefault(labels, len(self._sums))
-        if place == len(self._sums):
+        place = self._places.get(labels)
+        if place is None:
+            place = self._places[labels] = len(self._sums)
             self._sums.append(0)
-        self._sums[place] += float(amount)
+        self._sums[place] += amount
 
     def lines(self, name: str, names: _Labels) -> List[str]:
         """Return the samples."""
@@ -111,16 +110,18 @@ class Metrics:
 
     def add(self, row: Row) -> None:
         """Count one request."""
+        sums = self._sums
         with self._lock:
             model = self._bounded(row.model)
-            self._count("ccproxy_requests_total", 1, model, row.rule, row.outcome)
-            self._count("ccproxy_attempts_total", row.attempts, model)
+            sums["ccproxy_requests_total"].add(1, model, row.rule, row.outcome)
+            sums["ccproxy_attempts_total"].add(row.attempts, model)
+            tokens = sums["ccproxy_tokens_total"]
             for kind, field in _TOKENS.items():
-                self._count("ccproxy_tokens_total", getattr(row, field), model, kind)
-            self._count("ccproxy_cost_usd_total", row.cost or Decimal(0), model)
-            self._count("ccproxy_unknown_cost_requests_total", int(row.has_unknown_cost), model)
+                tokens.add(getattr(row, field), model, kind)
+            sums["ccproxy_cost_usd_total"].add(float(row.cost or 0), model)
+            sums["ccproxy_unknown_cost_requests_total"].add(row.has_unknown_cost, model)
             if row.cost is not None and row.claude_cost is not None:
-                self._count("ccproxy_saving_usd", row.claude_cost - row.cost, model)
+                sums["ccproxy_saving_usd"].add(float(row.claude_cost - row.cost), model)
             if row.first_content is not None:
                 self._first_content.observe(row.first_content)
             self._duration.observe(row.duration)
@@ -131,9 +132,6 @@ class Metrics:
                 return OTHER
             self._models.add(model)
         return model
-
-    def _count(self, name: str, amount: _Number, *labels: str) -> None:
-        self._sums[name].add(labels, amount)
 
     def text(self) -> str:
         """Return all of it in the text format."""
