@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -62,12 +62,11 @@ class Relay:
         response = context.client.send(Call(model, path, body, headers), context.config, context.running.cancel)
         response.refuse_page()
         relay = cls(response)
-        try:
+        with ExitStack() as unless_begun:
+            unless_begun.callback(relay.close)
             relay._begin(messages.stream, context)
             context.running.cancel.check()  # a body without framing ends quietly when we end its connection
-        except BaseException:
-            relay.close()
-            raise
+            unless_begun.pop_all()
         return relay
 
     def _begin(self, may_stream: bool, context: Context) -> None:
