@@ -165,38 +165,25 @@ class QuotedStream:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._text = _Text(secrets)
         self._may_begin = _json_beginnings(tuple(self._text.secrets))
-        self._begun_line: List[bytes] = []  # in the pieces it came in
         self._around = b"", b""  # a delta's line before and after its text
 
-    def feed(self, data: bytes) -> bytes:
-        """Return the lines that are whole now."""
-        if not self._text.secrets:
-            return data
-        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-        if not end:
-            self._begun_line.append(data)
-            return b""
-        lines = b"".join([*self._begun_line, data[:end]])
-        self._begun_line = [data[end:]]
-        if not self._text.begun and not self._may_begin(lines):
-            return lines
-        return b"".join(map(self._line, lines.splitlines(keepends=True)))
+    def feed(self, events: bytes) -> bytes:
+        """Return the next whole events, but for text that begins a secret."""
+        if not self._text.secrets or not (self._text.begun or self._may_begin(events)):
+            return events
+        return b"".join(map(self._line, events.splitlines(keepends=True)))
 
     def finish(self) -> bytes:
-        """Return what was held back: the stream ends."""
-        line, self._begun_line = b"".join(self._begun_line), []
-        return self._end_text() + line
+        """Return what was held back: the text ends, it is no secret."""
+        held = self._text.finish()
+        return b"event: content_block_delta\n" + self._with(held) + b"\n" if held else b""
 
     def _line(self, line: bytes) -> bytes:
         found = _DELTA.match(line)
         if found is not None:
             self._around = found[1], found[3]
             return self._with(self._text.feed(found[2].decode("utf-8", "surrogateescape")))
-        return self._end_text() + line if b"content_block_stop" in line else line
-
-    def _end_text(self) -> bytes:
-        held = self._text.finish()
-        return b"event: content_block_delta\n" + self._with(held) + b"\n" if held else b""
+        return self.finish() + line if b"content_block_stop" in line else line
 
     def _with(self, text: str) -> bytes:
         before, after = self._around
