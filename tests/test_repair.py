@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
 import pytest
 
+from ccproxy.provider.repair import MOST_MODELS, Repairs, find_repair
 from replay import Answer, ReplayProvider
 from request_rules import faults
 from sent import result, text, turn, use
@@ -372,6 +373,16 @@ def test_a_model_that_is_never_content() -> None:
     with proxy_before(provider, "vllm") as ask_model:
         answer = ask_model(temperature=0.5, top_p=0.5, stop_sequences=["x"], top_k=5, stream=True)
     assert (answer.status, len(provider.bodies)) == (400, 4)
+
+
+def test_how_many_models_are_remembered() -> None:
+    """A client may name any model: beyond so many, the one known longest needs its mend once more."""
+    repairs, mend = Repairs(), find_repair(400, "Unsupported parameter: 'top_p'")
+    assert mend is not None
+    for number in range(MOST_MODELS + 1):
+        repairs.remember(("p", str(number)), mend)
+    body = {"top_p": 0.5}
+    assert [repairs.apply(("p", str(number)), body) for number in (0, 1, MOST_MODELS)] == [body, {}, {}]
 
 
 UNMENDED: Mapping[str, Answer] = {

@@ -228,10 +228,13 @@ def find_repair(status: int, text: str, api: str = "chat") -> Optional[Repair]:
     return None
 
 
+MOST_REPAIRS = 8
+MOST_MODELS = 1000
+"""A client may name any model of a provider: beyond so many, the one known longest is forgotten."""
+
+
 class Repairs:
     """The repairs each model needed so far; in memory, shared by all threads."""
-
-    LIMIT = 8
 
     def __init__(self) -> None:
         self._known: Dict[Tuple[str, str], List[Repair]] = {}
@@ -249,5 +252,7 @@ class Repairs:
             return
         with self._known_lock:
             known = self._known.get(key, [])
-            if len(known) < self.LIMIT:
+            if len(known) < MOST_REPAIRS:
                 self._known[key] = [*known, repair]
+            if len(self._known) > MOST_MODELS:
+                del self._known[next(iter(self._known))]
