@@ -22,7 +22,6 @@ from .config.providers import DEMO_BASE
 from .config.schema import Config, Model
 from .encoded import Json
 from .frozen import frozen
-from .handlers.passthrough import read_usage
 from .in_process import ask
 from .message import Usage
 from .openai import objects_in
@@ -148,7 +147,7 @@ class Bench:
 
     def _count(self, message: Json) -> None:
         done = self.examination
-        one, sum_of = read_usage(message.get("usage") or {}), done.usage
+        one, sum_of = Usage.from_dict(message.get("usage")), done.usage
         done.usage = Usage(
             sum_of.input_tokens + one.input_tokens,
             sum_of.output_tokens + one.output_tokens,
@@ -252,7 +251,7 @@ def _overflow(bench: Bench) -> Finding:
         return Finding(YES, str(named) if is_told else "", answer.seconds, named if is_told else None)
     if answer.error:
         return Finding(FAILED if answer.failure and answer.failure.outcome == FAILED else NO, answer.error)
-    taken = read_usage(answer.message.get("usage") or {}).prompt_tokens
+    taken = Usage.from_dict(answer.message.get("usage")).prompt_tokens
     if taken < words * 0.8:
         return Finding(NO, f"cut the prompt to {taken} tokens in silence", answer.seconds)
     return Finding(YES, f"takes {taken}", answer.seconds)

@@ -8,6 +8,8 @@ from . import partial_json
 from .encoded import Json
 from .frozen import frozen
 
+_MOST_TOKENS = 10**15
+
 
 @frozen
 class Usage:
@@ -21,6 +23,27 @@ class Usage:
     web_searches: int = 0
     cache_creation_1h_input_tokens: int = 0
     """Those of the cache writes that are kept for an hour, where a provider tells them apart."""
+
+    @classmethod
+    def from_dict(cls, usage: Any) -> Usage:
+        """Read the ``usage`` object; wrong types and absurd numbers count as 0."""
+
+        def count(*path: str) -> int:
+            value = usage
+            for name in path:
+                value = value.get(name) if isinstance(value, dict) else None
+            return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
+
+        written = count("cache_creation_input_tokens")
+        return cls(
+            count("input_tokens"),
+            count("output_tokens"),
+            count("cache_read_input_tokens"),
+            written,
+            count("output_tokens_details", "thinking_tokens"),
+            count("server_tool_use", "web_search_requests"),
+            min(count("cache_creation", "ephemeral_1h_input_tokens"), written),
+        )
 
     @property
     def prompt_tokens(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, List
 
 import pytest
@@ -39,6 +40,27 @@ def test_usage_is_anthropics_object() -> None:
         "output_tokens_details": {"thinking_tokens": 1},
         "service_tier": "standard",
     }
+
+
+def test_usage_is_read_as_it_is_written() -> None:
+    """But for the cache writes that are kept for an hour, which are never more than all of them."""
+    usage = Usage(1, 2, 3, 4, 5, 6)
+    told = usage.to_dict()
+    assert Usage.from_dict(told) == usage
+    assert Usage.from_dict({**told, "cache_creation": {"ephemeral_1h_input_tokens": 3}}) == replace(
+        usage, cache_creation_1h_input_tokens=3
+    )
+    assert Usage.from_dict({**told, "cache_creation": {"ephemeral_1h_input_tokens": 9}}) == replace(
+        usage, cache_creation_1h_input_tokens=4
+    )
+
+
+@pytest.mark.parametrize(
+    "told", [None, [], "much", {"input_tokens": "1"}, {"input_tokens": -1}, {"input_tokens": 10**15}]
+)
+def test_a_usage_that_is_none(told: Any) -> None:
+    """Counts nothing."""
+    assert Usage.from_dict(told) == Usage()
 
 
 def test_a_message_is_anthropics_object() -> None:

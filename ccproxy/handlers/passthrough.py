@@ -25,7 +25,6 @@ from .record import Record
 # models.yaml says so.
 FORWARDED = ("content-type", "user-agent")
 CREDENTIALS = ("x-api-key", "authorization")
-_MOST_TOKENS = 10**15
 
 
 class Relay:
@@ -243,27 +242,9 @@ def _is_forwarded(name: str) -> bool:
 
 
 def _take(record: Record, counts: Any) -> None:
-    record.usage, record.price_factor = read_usage(counts), price_factor(counts if isinstance(counts, dict) else {})
-
-
-def read_usage(counts: Any) -> Usage:
-    """Return Anthropic's ``usage`` object as a value; wrong types and absurd numbers count as 0."""
-
-    def count(*path: str) -> int:
-        value = counts
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
-
-    written = count("cache_creation_input_tokens")
-    return Usage(
-        count("input_tokens"),
-        count("output_tokens"),
-        count("cache_read_input_tokens"),
-        written,
-        count("output_tokens_details", "thinking_tokens"),
-        count("server_tool_use", "web_search_requests"),
-        min(count("cache_creation", "ephemeral_1h_input_tokens"), written),
+    record.usage, record.price_factor = (
+        Usage.from_dict(counts),
+        price_factor(counts if isinstance(counts, dict) else {}),
     )
 
 

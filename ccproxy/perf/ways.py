@@ -13,7 +13,6 @@ from ..anthropic import MessagesRequest
 from ..config.schema import Config, Model
 from ..encoded import Json, to_bytes
 from ..errors import ApiError, ProviderError
-from ..handlers.passthrough import read_usage
 from ..message import Usage
 from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderClient
@@ -107,7 +106,15 @@ def direct_way(client: ProviderClient, config: Config, model: Model, body: Json)
         path = "/messages" if model.api_base.endswith("/v1") else "/v1/messages"
         sent, headers = {**body, "model": model.name}, {**_HEADERS, **_VERSION}
         return Way(
-            client, config, model, path, headers, sent, see_event, read_usage, lambda _, usage: cost_of(usage, prices)
+            client,
+            config,
+            model,
+            path,
+            headers,
+            sent,
+            see_event,
+            Usage.from_dict,
+            lambda _, usage: cost_of(usage, prices),
         )
     request = MessagesRequest.from_dict(body)
     limit = config.output_limit(model)
@@ -137,7 +144,7 @@ def proxied_way(client: ProviderClient, config: Config, model: Model, body: Json
         {**_HEADERS, **_VERSION, **token},
         body,
         see_event,
-        read_usage,
+        Usage.from_dict,
         lambda _, usage: cost_of(usage, prices),
         answered_by=model.model_id,
     )
