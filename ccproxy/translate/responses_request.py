@@ -14,8 +14,9 @@ from ..encoded import Encoded, Json, dump
 from ..responses import ResponsesRequest
 from .content import Notes, Target, simplify, text_of_other
 from .ids import ToolNames, provider_tool_id
-from .messages import CONTINUE, nothing_said, of_turns, system_text, user_parts
+from .messages import CONTINUE, system_text, user_parts
 from .reasoning import own_items
+from .turns import translate_turns
 
 # What only a client of chat completions says, or says of its own servers.
 _NO_FIELDS = frozenset({"thinking", "extra_body", "enable_thinking", "thinking_budget"})
@@ -55,9 +56,7 @@ def responses_request(
 
 
 def _items(request: MessagesRequest, target: Target, notes: Notes) -> List[Json]:
-    items: List[Json] = [*of_turns(request, target, notes, _turn)]
-    if not items:
-        raise nothing_said(notes)
+    items: List[Json] = [*translate_turns(request, target, notes, _turn)]
     if items[-1].get("role") == "assistant":
         items.append(_message("user", CONTINUE))
     return items
