@@ -144,6 +144,56 @@ def test_an_idle_server_ends_at_once(tmp_path: Path, variables: Dict[str, str]) 
         check_no_traceback(process)
 
 
+# A server for each line that the main thread comes by between two looks at what there is to do; there it gets a signal.
+AT_EVERY_LINE = """
+import os, signal, sys
+import ccproxy.processes.serving, requests  # once, for all of them
+from ccproxy.config.load import load_config
+from ccproxy.config.reload import ConfigStore
+from ccproxy.processes.lifecycle import Life
+
+def serve(moment):
+    signal.alarm(20)  # one that hangs is ended, and fails
+    life, left = Life(ConfigStore(lambda seen: load_config(os.environ, seen=seen)), []), None
+
+    def trace(frame, event, _):
+        nonlocal left
+        if left is None and event == "return" and frame.f_code is Life._look.__code__:
+            left = moment
+        elif left is not None:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return trace
+
+    sys.settrace(trace)
+    return life.run()
+
+children = {}
+for moment in range(1, 31):
+    pid = os.fork()
+    if not pid:
+        os._exit(serve(moment))
+    children[pid] = moment
+print({moment: status for pid, moment in children.items() for _, status in [os.waitpid(pid, 0)] if status})
+"""
+
+
+def test_a_signal_at_any_moment(tmp_path: Path, variables: Dict[str, str]) -> None:
+    """Wherever the server is in its round, also while it holds a lock, a signal to end is obeyed and not waited in."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EVERY_LINE],
+        cwd=tmp_path,
+        env=environment(tmp_path, {**variables, "PORT": "0"}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("{}\n", 0), done.stderr
+
+
 def failure(folder: Path, arguments: List[str], variables: Dict[str, str]) -> str:
     """Start a server that must refuse to; return the one line it says."""
     done = subprocess.run(

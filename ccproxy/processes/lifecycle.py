@@ -12,6 +12,7 @@ import gc
 import ipaddress
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
@@ -93,7 +94,8 @@ class Life:
         _load_application()
         self._serving = self._new_serving()
         self._retired: List[Serving] = []
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._has_terminal = _has_terminal()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_end)
@@ -108,13 +110,23 @@ class Life:
         self._notifier.tell("READY=1", f"STATUS=listening on {url_of(self._listener)}")
         code = 0
         try:
-            while not self._stopping.wait(_TICK):  # a signal that another thread receives ends no longer wait
+            while self._goes_on():
                 self._look()
         except CrashLoop as error:
             logger.critical("%s", error)
             code = 1
         self._stop()
         return code
+
+    def _goes_on(self) -> bool:
+        """Wait a moment, or until a signal ends the server; return whether none did.
+
+        A signal may come while an event's lock is held, which its handler would wait for without end. Putting something
+        into a ``SimpleQueue`` may interrupt everything. One that another thread receives ends no longer wait.
+        """
+        with suppress(queue.Empty):
+            self._wake.get(timeout=_TICK)
+        return not self._is_stopping
 
     def _look(self) -> None:
         for serving in [self._serving, *self._retired]:
@@ -123,7 +135,7 @@ class Life:
             self._retired.remove(serving)
             serving.stop()
         if self._parent not in (None, os.getppid()):  # its children get another parent when it ends
-            self._stopping.set()
+            self._is_stopping = True
         if self._serving.is_alive:
             self._notifier.ping(time.monotonic())
         is_asked = self._store.is_asked
@@ -210,11 +222,12 @@ class Life:
 
     def _on_end(self, number: int, frame: Any) -> None:
         """The first signal drains, the second one ends at once."""
-        if self._stopping.is_set():
+        if self._is_stopping:
             for serving in [self._serving, *self._retired]:
                 serving.kill()
             os._exit(128 + number)
-        self._stopping.set()
+        self._is_stopping = True
+        self._wake.put(None)
 
     def _on_hangup(self, number: int, frame: Any) -> None:
         """SIGHUP reads the configuration again; unless it says that our terminal was closed."""

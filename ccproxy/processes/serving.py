@@ -92,10 +92,11 @@ def work(store: ConfigStore, listener: socket.socket, counter: Counter, channel:
     To there goes a byte each moment: this worker is well. From there come lines of JSON: a word, and what belongs to
     it. ``SIGNALS`` are blocked when it begins.
     """
-    stopping = threading.Event()
+    is_stopping = False
 
     def on_signal(number: int, frame: Any) -> None:
-        stopping.set()
+        nonlocal is_stopping
+        is_stopping = True
 
     signal.signal(signal.SIGTERM, on_signal)  # also a second one: who cannot wait sends SIGKILL
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the parent says what follows
@@ -106,7 +107,7 @@ def work(store: ConfigStore, listener: socket.socket, counter: Counter, channel:
     here.start()
     channel.setblocking(False)
     unread = b""
-    while not stopping.is_set() and not here.is_gone:
+    while not is_stopping and not here.is_gone:
         if here.is_alive:
             with suppress(BlockingIOError, ConnectionError):
                 channel.send(b".")
