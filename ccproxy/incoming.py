@@ -43,7 +43,7 @@ class Incoming:
         self._buffer = bytearray()
         self._accepted = time.monotonic()
         self._is_first = True
-        self._pause = self._deadline = 0.0
+        self._pause = self._deadline = self._per_byte = 0.0
 
     def wait(self, config: Config, at_most: float) -> bool:
         """Wait for a request's first byte, and skip the empty lines before it; return whether it came.
@@ -120,15 +120,16 @@ class Incoming:
             raise RequestTooLarge(f"the body of {length} bytes exceeds the {limit} of MAX_REQUEST_BYTES")
         if expectation and not head.is_http_1_0:
             send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._allow(config.client_body_timeout, time.monotonic() + config.client_body_timeout)
+        self._allow(config.client_body_timeout, time.monotonic() + config.client_body_timeout, 1 / MIN_RATE)
         body = self._exactly(length) if length is not None else self._chunks(limit)
         return decoded(body, head.headers.get("content-encoding", ""), limit)
 
     # --- bytes -----------------------------------------------------------------------------------------------
 
-    def _allow(self, pause: float, deadline: float) -> None:
-        """From now on, wait ``pause`` seconds for a read, and until ``deadline`` for all of them."""
-        self._pause, self._deadline = pause, deadline
+    def _allow(self, pause: float, deadline: float, per_byte: float = 0.0) -> None:
+        """From now on, wait ``pause`` seconds for a read, and until ``deadline`` for all of them, with a bit more time
+        for each byte that came."""
+        self._pause, self._deadline, self._per_byte = pause, deadline, per_byte
 
     def _fill(self) -> int:
         """Read what is there; return how much, 0 at the end."""
@@ -144,7 +145,9 @@ class Incoming:
         timeout, before = min(self._pause, left), self._connection.gettimeout()
         if before is None or abs(before - timeout) > timeout * _NEAR:
             self._connection.settimeout(timeout)
-        return self._connection.recv(most)
+        data = self._connection.recv(most)
+        self._deadline += len(data) * self._per_byte
+        return data
 
     def _line(self, limit: int) -> bytes:
         """Return the next line, or its beginning when it is longer than ``limit``, or what is left at the end."""
@@ -169,7 +172,6 @@ class Incoming:
         left = size - len(pieces[0])
         while left:  # past the buffer, which would grow with it and be copied: 0.1 ms less for 800 KB
             data = self._receive(min(left, _READ_SIZE))
-            self._deadline += len(data) / MIN_RATE
             if not data:
                 raise InvalidRequest(f"the body ended after {size - left} of {size} bytes")
             left -= len(data)

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional
 
 import pytest
 
@@ -115,11 +115,19 @@ def test_a_body_has_to_keep_moving(hasty: Proxy, framing: str) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_slow_body_that_keeps_moving_is_read(hasty: Proxy) -> None:
-    """More than twice CLIENT_BODY_TIMEOUT, at a rate that is enough."""
+def in_chunks(body: bytes, size: int) -> bytes:
+    """Return a request whose body comes in chunks of that size."""
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+    return b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + framed
+
+
+@pytest.mark.parametrize("chunk", [None, 100, 30_000])
+def test_a_slow_body_that_keeps_moving_is_read(hasty: Proxy, chunk: Optional[int]) -> None:
+    """More than twice CLIENT_BODY_TIMEOUT, at a rate that is enough; many small chunks may come with one read."""
     body = json.dumps(user("demo: text slow but sure")).encode().ljust(40_000)
     with RawConnection(hasty.url) as client:
-        data = request("POST", "/v1/messages", body)
+        data = in_chunks(body, chunk) if chunk else request("POST", "/v1/messages", body)
         for start in range(0, len(data), 4_000):
             client.send(data[start : start + 4_000])
             time.sleep(0.1)
