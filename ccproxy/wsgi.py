@@ -17,7 +17,7 @@ from . import log
 from .accounting.ledger import Ledger
 from .app import App, new_id
 from .config.load import load_config, state_folder
-from .errors import ApiError, ConfigError, InvalidRequest, RequestTooLarge, StreamCut
+from .errors import ApiError, ConfigError, InvalidRequest, Overloaded, RequestTooLarge, StreamCut
 from .http1 import content_length, phrase
 from .incoming import decoded
 from .web import Early, Line, Request, Response, Stream
@@ -169,7 +169,11 @@ def wsgi_app(app: App) -> Callable[[Environ, StartResponse], Iterable[bytes]]:
             return _plain(Response.error(error, new_id("req_")), environ, start_response)
         if handover is None:
             return _plain(app.handle(request), environ, start_response)
-        threading.Thread(target=handover.make, args=(app, request), name="answer", daemon=True).start()
+        try:
+            threading.Thread(target=handover.make, args=(app, request), name="answer", daemon=True).start()
+        except RuntimeError:
+            refusal = Overloaded("ccproxy has no thread left to answer with")
+            return _plain(Response.error(refusal, new_id("req_")), environ, start_response)
         status, headers = handover.head()
         start_response(f"{status} {phrase(status)}", headers)
         return Stream(handover.parts(), handover.close)

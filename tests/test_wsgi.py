@@ -129,6 +129,20 @@ def test_errors(proxy: Proxy, method: str, path: str, status: str) -> None:
     assert answer.headers["request-id"] == answer.json["request_id"]
 
 
+def test_a_thread_that_cannot_be_started(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that nobody can make is an error in Anthropic's shape, which clients try again, not the server's own."""
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        answer = Called(proxy, "POST", "/v1/messages", user("abc")).answer()
+    assert answer.status == 529
+    check_error(answer.json)
+    assert Called(proxy, "POST", "/v1/messages", user("abc")).answer().status == 200
+
+
 @pytest.mark.parametrize("length", ["99999999999", "33554433"])
 def test_too_large(proxy: Proxy, length: str) -> None:
     """Refused by its length, with a request id like every answer."""
