@@ -49,7 +49,7 @@ class LogFile(logging.Handler):
         self.path = path
         self._outage, self._max_bytes, self._keep = outage, max_bytes, keep
         self._descriptor: Optional[int] = None
-        self._is_torn = False
+        self._is_torn = self._is_closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, if that is possible."""
@@ -59,6 +59,8 @@ class LogFile(logging.Handler):
             self._write(f"{self.format(record)}\n".encode("utf-8", "replace"))
         except OSError as error:
             self._outage.begin(self.path, error)
+        if self._is_closed:  # the thread had this handler in hand when another one took its place
+            self._let_go()
 
     def touch(self) -> None:
         """Make the file, so that its owner finds it, and hears at once when it cannot be made."""
@@ -74,6 +76,7 @@ class LogFile(logging.Handler):
         """Let go of the file."""
         self.acquire()
         try:
+            self._is_closed = True
             self._let_go()
         finally:
             self.release()

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Iterator, List
 
@@ -61,6 +62,25 @@ def test_a_file_that_was_moved_away_is_opened_anew(file: LogFile) -> None:
     file.path.rename(file.path.with_name("elsewhere"))
     say(file, "after")
     assert file.path.read_text() == "after\n"
+
+
+def test_a_line_that_comes_after_the_close_leaves_no_descriptor(file: LogFile) -> None:
+    """A thread may have the handler in hand while a reload puts another one in its place: the line is written."""
+    say(file, "before")
+    file.close()
+    say(file, "late")
+    assert file.path.read_text() == "before\nlate\n"
+    assert descriptors_of(file.path) == []
+
+
+def descriptors_of(path: Path) -> List[int]:
+    """The descriptors of this process that lead to a file."""
+    found = []
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # that of the listing
+            if os.path.samestat(os.fstat(int(name)), path.stat()):
+                found.append(int(name))
+    return found
 
 
 def test_a_file_that_was_emptied_goes_on(file: LogFile) -> None:
