@@ -130,7 +130,7 @@ def test_errors(proxy: Proxy, method: str, path: str, status: str) -> None:
 
 
 def test_a_thread_that_cannot_be_started(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that nobody can make is an error in Anthropic's shape, which clients try again, not the server's own."""
+    """Clients are told in Anthropic's shape, and try again; the server's own page would mean nothing to them."""
 
     def fail(*arguments: Any) -> None:
         raise RuntimeError("can't start new thread")
