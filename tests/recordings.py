@@ -429,6 +429,7 @@ def counts(usage: Optional[Json], provider: str) -> Optional[Dict[str, int]]:
         details.get("cached_tokens"),
         usage.get("prompt_cache_hit_tokens"),
         usage.get("cached_tokens"),
+        usage.get("num_cached_tokens"),
         usage.get("cache_read_input_tokens"),
     )
     written = first_of(
@@ -438,6 +439,9 @@ def counts(usage: Optional[Json], provider: str) -> Optional[Dict[str, int]]:
     )
     thinking = first_of(out.get("reasoning_tokens"), usage.get("reasoning_tokens"))
     beyond = (usage.get("total_tokens") or 0) - prompt - completion
+    is_beside = 0 < beyond == read + written  # the cached tokens are not counted with the prompt
+    if read + written > prompt and not is_beside:
+        read, written = min(read, prompt), min(written, prompt - min(read, prompt))
     if (thinking and beyond == thinking) or (provider == "gemini" and beyond > 0):
         completion, thinking = completion + beyond, thinking or beyond
     return {

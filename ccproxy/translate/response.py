@@ -75,6 +75,7 @@ def translate_usage(usage: Json, dialect: Dialect) -> Usage:
         prompt_details.get("cached_tokens"),
         usage.get("prompt_cache_hit_tokens"),  # DeepSeek
         usage.get("cached_tokens"),  # Moonshot
+        usage.get("num_cached_tokens"),  # Mistral
         usage.get("cache_read_input_tokens"),
     )
     written = _first(
@@ -82,6 +83,10 @@ def translate_usage(usage: Json, dialect: Dialect) -> Usage:
         prompt_details.get("cache_creation_tokens"),
         usage.get("cache_creation_input_tokens"),
     )
+    if read + written > prompt and total != prompt + completion + read + written:
+        # Grok on Azure: what the host puts before the prompt is counted as cached alone.
+        read = min(read, prompt)
+        written = min(written, prompt - read)
     output = completion
     if thinking and total == prompt + completion + thinking:  # xAI leaves the reasoning out of completion_tokens
         output = total - prompt
