@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from ccproxy.translate.failure import Target, translate_failure
+from ccproxy.translate.failure import Target, error_in_stream, translate_failure
 
 GEMINI = {
     "error": {
@@ -87,6 +87,37 @@ DURATIONS = [
 ]
 
 
+WORDS = [
+    ("Limit 6000, Used 4093, Requested 3531. Please try again in 16.239999999s. Need more tokens?", "17"),
+    ("Limit 3, Used 3, Requested 1. Please try again in 20s. Visit the site.", "20"),
+    ("Please try again in 6ms.", "1"),
+    ("Please try again in 1m2.5s", "63"),
+    ("You exceeded your quota. Please retry in 42.36s.", "43"),
+    ("Requests have exceeded the limit. Please retry after 26 seconds.", "26"),
+    ("Please retry after 1 second.", "1"),
+    ("Please try again in a moment.", None),
+    ("Please try again in 5 minutes.", None),
+    ("Please try again in 0s.", None),
+    ("Please try again later.", None),
+]
+
+
+@pytest.mark.parametrize(("words", "seconds"), WORDS)
+def test_words(words: str, seconds: Optional[str]) -> None:
+    """OpenAI's and Groq's limits on tokens, and Azure's, say it in the message; inside a stream there are no headers."""
+    body = {"message": f"Rate limit reached. {words}", "type": "tokens", "code": "rate_limit_exceeded"}
+    assert hint({"error": body}) == seconds
+    in_stream = error_in_stream(body, Target("p", "m"))
+    assert (in_stream.status, in_stream.headers.get("retry-after")) == (429, seconds)
+
+
+def test_words_say_more_than_the_time_of_a_full_limit() -> None:
+    """They are about this request, and a header is before both."""
+    body = {"error": {"message": "Please try again in 2s."}}
+    assert hint(body, **spent("tokens", "6m0s")) == "2"
+    assert hint(body, retry_after="3") == "3"
+
+
 @pytest.mark.parametrize("limit", ["requests", "tokens"])
 @pytest.mark.parametrize(("reset", "seconds"), DURATIONS)
 def test_reset_durations(limit: str, reset: str, seconds: Optional[str]) -> None:
@@ -116,7 +147,7 @@ def test_overload_has_hints_too(status: int) -> None:
 @pytest.mark.parametrize("status", [400, 401, 404])
 def test_other_failures_have_none(status: int) -> None:
     """A number in the words of a refusal is no promise."""
-    assert hint({"error": {"message": 'Invalid "retry-after": 5, retryDelay: "5s"'}}, status) is None
+    assert hint({"error": {"message": 'Invalid "retry-after": 5, retryDelay: "5s", try again in 5s'}}, status) is None
 
 
 @pytest.mark.parametrize("value", ["1\r\nset-cookie: a=b", "x" * 101, "\x00", "ü"])

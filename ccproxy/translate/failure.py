@@ -129,18 +129,21 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
 
 # Gemini's RetryInfo, and OpenRouter's copy of the inner provider's headers.
 _RETRY_DELAY = re.compile(r"retryDelay\W+(\d+(?:\.\d+)?)s|\"retry-after\"\W+(\d+)", re.IGNORECASE)
+# OpenAI's and Groq's "try again in 1m2.5s", Gemini's "retry in 4.2s", Azure's "retry after 26 seconds".
+_TRY_AGAIN = re.compile(r"\b(?:try again|retry) (?:in|after) (?:((?:[\d.]+(?:ms|[hms]))+)|(\d+) second)", re.IGNORECASE)
 _RESET_NAMES = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
 def _retry_after_in(text: str, headers: Mapping[str, str]) -> Dict[str, str]:
-    """Return ``retry-after`` as far as the body, or OpenAI's reset durations (``1m2.5s``), tell it."""
+    """Return ``retry-after`` as far as the body, its words, or OpenAI's reset durations (``1m2.5s``) tell it."""
     match = _RETRY_DELAY.search(text)
     if match:
         return {"retry-after": str(math.ceil(float(match[1] or match[2])))}
     exhausted = [name for name in _RESET_NAMES if headers.get(name.replace("reset", "remaining")) == "0"]
-    waits = [_seconds(headers.get(name, "")) for name in exhausted]
-    longest = max((wait for wait in waits if wait is not None), default=None)
+    words = _TRY_AGAIN.search(text)
+    told = [words[1] or f"{words[2]}s"] if words else [headers.get(name, "") for name in exhausted]
+    longest = max((wait for wait in map(_seconds, told) if wait is not None), default=None)
     return {"retry-after": str(math.ceil(longest))} if longest else {}
 
 
