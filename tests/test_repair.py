@@ -331,6 +331,25 @@ def test_a_refused_field(row: Tuple[Callable[[Json], bool], str, str, str, Json]
     assert [fault for fault in found if "output limit" not in fault and "calls without" not in fault] == []
 
 
+NO_IMAGES = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+
+
+def test_images_that_the_server_fails_at() -> None:
+    """llama.cpp answers 500 for a model without eyes: it gets the rest, and is not sent images again."""
+    provider = Refusing(in_text("image_url"), refusal(NO_IMAGES, 500, type="server_error"))
+    fields = {"messages": [turn("user", text("See"), PNG)]}
+    with proxy_before(provider, "llamacpp") as ask_model:
+        assert [ask_model(**fields).status for _ in range(2)] == [200, 200]
+    assert [in_text("image_url")(body) for body in provider.bodies] == [True, False, False]
+
+
+def test_other_words_of_a_failure_mend_nothing() -> None:
+    """What succeeds after a failure might have done so anyway."""
+    provider = Refusing(lambda body: True, refusal("Unsupported parameter: 'temperature'.", 500))
+    with proxy_before(provider) as ask_model:
+        assert (ask_model(temperature=0.5).status, len(provider.bodies)) == (500, 1)
+
+
 @pytest.mark.parametrize("row", ROWS[:3] + ROWS[-1:], ids=["limit", "temperature", "top_p", "image"])
 def test_a_refusal_that_the_mend_does_not_end(row: Tuple[Callable[[Json], bool], str, str, str, Json]) -> None:
     """Is the client's: no third attempt, and nothing is remembered."""

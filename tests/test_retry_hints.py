@@ -104,7 +104,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("words", "seconds"), WORDS)
 def test_words(words: str, seconds: Optional[str]) -> None:
-    """OpenAI's and Groq's limits on tokens, and Azure's, say it in the message; inside a stream there are no headers."""
+    """OpenAI's, Groq's and Azure's limits say it in the message; inside a stream there are no headers."""
     body = {"message": f"Rate limit reached. {words}", "type": "tokens", "code": "rate_limit_exceeded"}
     assert hint({"error": body}) == seconds
     in_stream = error_in_stream(body, Target("p", "m"))

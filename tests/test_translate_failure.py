@@ -84,6 +84,7 @@ ROWS = [
     (500, message("Internal error"), 500, "api_error"),
     (500, b"<html>oops</html>", 500, "api_error"),
     (501, message("odd"), 500, "api_error"),
+    (500, message("tools param requires --jinja flag", type="server_error"), 500, "api_error"),
     (502, b"Bad Gateway", 529, "overloaded_error"),
     (503, message("Service Unavailable"), 529, "overloaded_error"),
     (529, message("Overloaded"), 529, "overloaded_error"),
@@ -159,6 +160,9 @@ def test_a_rejected_key_is_the_proxys() -> None:
         (429, message("no", code="insufficient_quota"), "false"),
         (429, message("slow down"), None),
         (500, message("oops"), None),
+        (500, message("tools param requires --jinja flag"), "false"),
+        (500, message("image input is not supported - hint: you may need to provide the mmproj"), "false"),
+        (500, message("image input is not supported by this server"), "false"),
     ],
 )
 def test_useless_retries_are_forbidden(status: int, body: Any, value: Optional[str]) -> None:
@@ -177,6 +181,7 @@ def test_retry_after_is_passed_on() -> None:
     [
         (429, "slow", True),
         (500, "x", True),
+        (500, "tools param requires --jinja flag", False),
         (529, "x", True),
         (504, "x", True),
         (400, "bad", False),

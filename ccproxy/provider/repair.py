@@ -166,6 +166,8 @@ _TO_COMPLETION = _renamed("max_tokens", "max_completion_tokens")
 _TO_PLAIN = _renamed("max_completion_tokens", "max_tokens")
 _LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |of )?|<= ?)[`'\"]?(\d+)"
 
+_NO_IMAGES = r"image input.{0,40}not support"
+
 # The first pattern found in the provider's text decides.
 _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (r"max_tokens.{0,200}max_completion_tokens", lambda _: _TO_COMPLETION),
@@ -190,8 +192,8 @@ _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (r"unknown name.{0,200}function_declarations", lambda _: _harder_schemas),
     (r"function_declarations.{0,200}(?:invalid|unknown)", lambda _: _harder_schemas),
     (r"invalid schema for function", lambda _: _harder_schemas),
-    (r"image_url.{0,80}not support|unknown variant .image_url", lambda _: _each_message(_without_images)),
-    (r"not a vlm|not support image|image input.{0,40}not support", lambda _: _each_message(_without_images)),
+    (rf"{_NO_IMAGES}|image_url.{{0,80}}not support", lambda _: _each_message(_without_images)),
+    (r"unknown variant .image_url|not a vlm|not support image", lambda _: _each_message(_without_images)),
     (rf"(?:{_REFUSED}).{{0,120}}?\b({_DROPPABLE})\b", lambda match: _without(match[1].lower())),
     (rf"\b({_DROPPABLE})\b.{{0,120}}?(?:{_REFUSED})", lambda match: _without(match[1].lower())),
 )
@@ -219,7 +221,8 @@ _ONCE = (_without_reasoning_items,)
 
 def find_repair(status: int, text: str, api: str = "chat") -> Optional[Repair]:
     """Return the repair for a refusal of a request to one of ``config.schema.APIS``, None when nothing would help."""
-    if status not in (400, 422):
+    is_server_without_eyes = status == 500 and re.search(_NO_IMAGES, text)  # llama.cpp
+    if status not in (400, 422) and not is_server_without_eyes:
         return None
     for pattern, make in _RESPONSES_REPAIRS if api == "responses" else _REPAIRS:
         match = re.search(pattern, text, re.IGNORECASE | re.DOTALL)
