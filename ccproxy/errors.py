@@ -180,7 +180,8 @@ class ProviderError(ApiError):
     ``is_transient`` says whether the same model may answer when asked again; ``is_refusal`` that the request itself
     was refused, so that the next model of the route would be asked in vain. ``detail`` is what the
     provider wrote, and ``provider_status`` its status; ``verbatim`` the body of an Anthropic-format provider, to be
-    passed on unchanged: clients match its words. ``is_overflow``: the prompt does not fit the model's window.
+    passed on unchanged: clients match its words. ``is_overflow``: the prompt does not fit the model's window, or not
+    with the output asked for; then ``room`` is how many tokens of output would, 0 if too few.
     ``is_output_limit``: reasoning used up the output limit, an answer without content.
     """
 
@@ -202,4 +203,5 @@ class ProviderError(ApiError):
         self.provider_status = 0
         self.detail = ""
         self.is_overflow = False
+        self.room = 0
         self.is_output_limit = False

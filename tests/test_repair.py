@@ -350,6 +350,42 @@ def test_other_words_of_a_failure_mend_nothing() -> None:
         assert (ask_model(temperature=0.5).status, len(provider.bodies)) == (500, 1)
 
 
+TOO_LONG = refusal(
+    "This model's maximum context length is 32768 tokens. However, you requested 20000 output tokens and your prompt "
+    "contains 30000 input tokens, for a total of 50000 tokens (30000 + 20000 = 50000 > 32768)."
+)
+
+
+def too_long(body: Json) -> bool:
+    """Whether a prompt of 30,000 tokens and the output do not fit into 32,768."""
+    return bool(30_000 + body["max_tokens"] > 32_768)
+
+
+def test_output_that_does_not_fit_beside_the_prompt() -> None:
+    """As much is asked for as there is room, as Anthropic gives; each time anew, for the next prompt is another."""
+    provider = Refusing(too_long, TOO_LONG)
+    with proxy_before(provider) as ask_model:
+        assert ask_model().status == 200
+        assert ask_model(max_tokens=2_000).status == 200
+    assert [body["max_tokens"] for body in provider.bodies] == [20_000, 1_744, 2_000]
+
+
+@pytest.mark.parametrize("second", [TOO_LONG, refusal("Not so little.")], ids=["the same", "another"])
+def test_a_prompt_that_is_refused_with_less_output_too(second: Answer) -> None:
+    """The client is told of the window, which it can do something about; there is no third attempt."""
+    refusals = iter([TOO_LONG, second])
+
+    class Strict(Refusing):
+        def answer_to(self, key: str, body: Json) -> Answer:
+            return next(refusals)
+
+    provider = Strict(lambda body: True, OK)
+    with proxy_before(provider) as ask_model:
+        answer = ask_model()
+    assert (answer.status, len(provider.bodies)) == (400, 2)
+    assert "exceed context limit: 30000 + 20000 > 32768" in answer.json["error"]["message"]
+
+
 @pytest.mark.parametrize("row", ROWS[:3] + ROWS[-1:], ids=["limit", "temperature", "top_p", "image"])
 def test_a_refusal_that_the_mend_does_not_end(row: Tuple[Callable[[Json], bool], str, str, str, Json]) -> None:
     """Is the client's: no third attempt, and nothing is remembered."""
@@ -412,7 +448,7 @@ UNMENDED: Mapping[str, Answer] = {
     ),
     "overflow that names max_tokens": refusal(
         "'max_tokens' or 'max_completion_tokens' is too large: 20000. This model's maximum context length is 32768 "
-        "tokens and your request has 30000 input tokens (20000 > 32768 - 30000)."
+        "tokens and your request has 32000 input tokens (20000 > 32768 - 32000)."
     ),
     "a field nobody sent": refusal("Unsupported parameter: 'top_p' is not supported with this model."),
     "other words": refusal("The messages are not to my liking."),

@@ -34,7 +34,9 @@ def _renamed(old: str, new: str) -> Repair:
     return lambda body: {(new if key == old else key): value for key, value in body.items()}
 
 
-def _clamped(limit: int) -> Repair:
+def clamped(limit: int) -> Repair:
+    """Return the repair that asks for no more output than so many tokens."""
+
     def clamp(body: Json) -> Json:
         limits: Json = {
             name: min(body[name], limit)
@@ -172,7 +174,7 @@ _NO_IMAGES = r"image input.{0,40}not support"
 _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (r"max_tokens.{0,200}max_completion_tokens", lambda _: _TO_COMPLETION),
     (r"max_completion_tokens.{0,80}(?:unrecogni|unknown|extra|not supp)", lambda _: _TO_PLAIN),
-    (r"max(?:_completion)?_tokens.{0,200}?" + _LIMIT, lambda match: _clamped(int(match[1]))),
+    (r"max(?:_completion)?_tokens.{0,200}?" + _LIMIT, lambda match: clamped(int(match[1]))),
     (r"function tools with reasoning_effort are not supported", _without_effort),
     (r"reasoning_?effort.{0,80}(?:not support|unsupported)", lambda _: _without("reasoning_effort")),
     (r"not support.{0,60}reasoning_?effort", lambda _: _without("reasoning_effort")),
@@ -200,7 +202,7 @@ _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
 _FIELDS = "temperature|top_p|include|parallel_tool_calls|prompt_cache_key|safety_identifier|max_output_tokens"
 _FIELDS += "|max_tool_calls|text|store|instructions|reasoning"
 _RESPONSES_REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
-    (r"max_output_tokens.{0,200}?" + _LIMIT, lambda match: _clamped(int(match[1]))),
+    (r"max_output_tokens.{0,200}?" + _LIMIT, lambda match: clamped(int(match[1]))),
     (r"invalid_encrypted_content|encrypted content.{0,160}could not be", lambda _: _without_reasoning_items),
     (r"reasoning.{0,80}without its required following item", lambda _: _without_reasoning_items),
     (r"item with id.{0,80}not found", lambda _: _without_reasoning_items),

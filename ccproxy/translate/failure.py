@@ -14,6 +14,8 @@ from ..errors import NO_RETRY, ProviderError
 from ..frozen import frozen
 
 MAX_MESSAGE = 2000
+LEAST_OUTPUT = 1024
+"""Tokens of output that are worth an answer, and as many that a provider may have counted wrong."""
 MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
 _ANY_CASE = re.IGNORECASE | re.DOTALL
 
@@ -207,11 +209,13 @@ def _overflow(text: str, target: Target) -> Optional[ProviderError]:
     found = {name: int(value) for name, value in match.groupdict().items() if value}
     prompt, limit = found.get("P", 0), found.get("L") or target.window or 0
     if prompt and "C" in found and prompt <= limit:
-        message = (
+        error = _overflow_with(
             f"input length and `max_tokens` exceed context limit: {prompt} + {found['C']} > {limit}, "
             "decrease input length or `max_tokens` and try again"
         )
-        return _overflow_with(message)
+        room = limit - prompt - LEAST_OUTPUT
+        error.room = room if room >= LEAST_OUTPUT else 0
+        return error
     return overflow_error(prompt or target.input_tokens, limit)
 
 
