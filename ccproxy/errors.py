@@ -194,12 +194,11 @@ class ProviderError(ApiError):
         status: int = 502,
         is_transient: bool = True,
         headers: Optional[Mapping[str, str]] = None,
-        verbatim: Optional[bytes] = None,
     ) -> None:
         super().__init__(message, status=status, headers=headers)
         self.is_transient = is_transient
         self.is_refusal = not is_transient and status in (400, 413)
-        self.verbatim = verbatim
+        self.verbatim: Optional[bytes] = None
         self.provider_status = 0
         self.detail = ""
         self.is_overflow = False

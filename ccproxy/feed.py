@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import List, Optional
 
-from .accounting.usage import open_ledger
+from .accounting.usage import newest_row, open_ledger
 from .encoded import Json
 from .errors import ApiError, Stopping
 
@@ -21,9 +21,9 @@ MAX_WATCHERS = 20
 class Feed:
     """Counts the watchers, and sends them away when the process stops."""
 
-    def __init__(self, path: Optional[Path], most: int = MAX_WATCHERS) -> None:
+    def __init__(self, path: Optional[Path]) -> None:
         """Take the ledger's file; without one there is nothing to see but what is running."""
-        self._path, self._most = path, most
+        self._path = path
         self._watchers = 0
         self._watchers_lock = threading.Lock()
         self._is_closing = threading.Event()
@@ -37,8 +37,8 @@ class Feed:
         if self._is_closing.is_set():
             raise Stopping("ccproxy is stopping")
         with self._watchers_lock:
-            if self._watchers >= self._most:
-                raise ApiError(f"{self._most} dashboards are open already", status=503, headers={"retry-after": "10"})
+            if self._watchers >= MAX_WATCHERS:
+                raise ApiError(f"{MAX_WATCHERS} dashboards are open already", status=503, headers={"retry-after": "10"})
             self._watchers += 1
 
     def leave(self) -> None:
@@ -66,7 +66,6 @@ class Feed:
 
         with open_ledger(self._path) as database:
             database.row_factory = sqlite3.Row
-            (newest,) = database.execute("SELECT COALESCE(MAX(rowid), 0) FROM requests").fetchone()
             statement = "SELECT rowid AS id, * FROM requests WHERE rowid > ? ORDER BY rowid DESC LIMIT ?"
-            found = database.execute(statement, [after if after <= newest else 0, most])
+            found = database.execute(statement, [after if after <= newest_row(database) else 0, most])
             return [dict(row) for row in found][::-1]

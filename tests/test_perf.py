@@ -177,7 +177,7 @@ def test_a_url_that_is_no_proxy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model_id", "nothing"], "no such model: nothing"),
+        (["--model_id", "nothing"], "unknown model 'nothing'"),
         (["--model_id", "openai/gpt-5"], "OPENAI_API_KEY is not set"),
         (["--html", "no/such/folder.html"], "no/such/folder.html"),
         (["--requests", "0"], "from 1 to 10000, not '0'"),

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from ccproxy.accounting.prices import AS_OF, CLAUDE_PRICES, PRICING, Prices
+from ccproxy.accounting.prices import CLAUDE_PRICES, Prices
 from ccproxy.accounting.pricing import claude_cost, cost_of, plain, price_factor, prices_of, reported_cost
 from ccproxy.config.schema import Config, Model
 from ccproxy.message import Usage
@@ -219,9 +219,7 @@ def test_the_price_of_the_model_asked_for() -> None:
 
 
 def test_the_price_table() -> None:
-    """It has a page of Anthropic's and a day; reads of the cache are cheaper than input, writes dearer."""
-    assert PRICING.startswith("https://platform.claude.com/docs/")
-    assert len(AS_OF.split("-")) == 3
+    """Reads of the cache are cheaper than input, writes dearer."""
     for model in CLAUDE_PRICES.values():
         for row in filter(None, (model, model.long)):
             prices = (row.cache_read, row.input, row.cache_write, row.cache_write_1h, row.output)

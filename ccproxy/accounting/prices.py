@@ -1,6 +1,8 @@
 """What the Claude models cost at Anthropic: a dated table, for its own answers, and for what another model's saved.
 
-The rows are Anthropic's own list prices for the standard API in USD per million tokens.
+The rows are Anthropic's own list prices for the standard API in USD per million tokens, as of 2026-11-26:
+https://platform.claude.com/docs/en/about-claude/pricing, and for the factors
+https://platform.claude.com/docs/en/build-with-claude/data-residency.
 """
 
 from __future__ import annotations
@@ -10,12 +12,6 @@ from decimal import Decimal
 from typing import Dict, Mapping, Optional
 
 from ..frozen import frozen
-
-_DOCS = "https://platform.claude.com/docs/en/"
-PRICING, RESIDENCY = _DOCS + "about-claude/pricing", _DOCS + "build-with-claude/data-residency"
-"""Where the prices and the factors are from."""
-AS_OF = "2026-11-26"
-"""The day on which the sources were looked up."""
 
 _MILLION = Decimal(1_000_000)
 _SEARCH = Decimal("0.01")

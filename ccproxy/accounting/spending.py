@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional
 from ..config.schema import Config
 from .budget import SESSION, TODAY, Budget, Spent, budgets, limits, tightest
 from .ledgerfile import UNKNOWN_COST, Row
-from .usage import LedgerUnreadable, midnight, open_ledger, spent
+from .usage import LedgerUnreadable, midnight, newest_row, open_ledger, spent
 
 if TYPE_CHECKING:
     import sqlite3
@@ -98,14 +98,14 @@ class Spending:
                         self._sessions.setdefault(session, Spent())
 
     def _begin(self, database: sqlite3.Connection) -> None:
-        since, last = midnight(self._clock()), _newest(database)
+        since, last = midnight(self._clock()), newest_row(database)
         today = spent(database, "time >= ?", since)
         with self._sums_lock:
             self._midnight, self._last, self._today = since, last, today
             self._sessions, self._own = {}, {}
 
     def _catch_up(self, database: sqlite3.Connection) -> None:
-        last = _newest(database)
+        last = newest_row(database)
         if self._is_failing or last < self._last:  # what was missed, or another file
             self._begin(database)
             return
@@ -125,7 +125,3 @@ class Spending:
             self._sessions[session] = so_far
             if len(self._sessions) > MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-
-
-def _newest(database: sqlite3.Connection) -> int:
-    return int(database.execute("SELECT COALESCE(MAX(rowid), 0) FROM requests").fetchone()[0])

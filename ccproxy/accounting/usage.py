@@ -153,6 +153,11 @@ def spent(database: sqlite3.Connection, condition: str, *values: Any) -> Spent:
     return Spent(amount(costs), unknown)
 
 
+def newest_row(database: sqlite3.Connection) -> int:
+    """Return the number of the row that was written last; 0 where there is none."""
+    return int(database.execute("SELECT COALESCE(MAX(rowid), 0) FROM requests").fetchone()[0])
+
+
 def _newest_session(database: sqlite3.Connection) -> str:
     row = database.execute("SELECT session FROM requests ORDER BY time DESC LIMIT 1").fetchone()
     return str(row[0]) if row else ""

@@ -15,7 +15,7 @@ from ..encoded import Json
 from ..errors import ConfigError
 from ..routing import configured_models, plain_route
 from .models import describe
-from .options import add_configuration, load, seconds
+from .options import add_configuration, find_model, load, seconds
 from .terminal import YELLOW, Look, printable
 
 EXAMPLES = (
@@ -75,11 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _chosen(names: Sequence[str], config: Config) -> List[Model]:
     """Return the models of the command line, or all that the configuration names."""
-    found = {name: config.find(name) for name in names}
-    for name, model in found.items():
-        if model is None:
-            raise ConfigError(f"unknown model {name!r}; `ccproxy models` lists those of the configuration")
-    return [model for model in found.values() if model is not None] or list(configured_models(config))
+    return [find_model(name, config) for name in dict.fromkeys(names)] or list(configured_models(config))
 
 
 def _configuration(loaded: Loaded, models: List[Model]) -> Json:

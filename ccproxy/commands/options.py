@@ -13,6 +13,7 @@ from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..config.load import Loaded
+    from ..config.schema import Config, Model
 
 # Option of the command line: the setting it overrides.
 _SETTINGS = {
@@ -49,6 +50,15 @@ def seconds(text: str) -> float:
         if 0 < float(text) <= 3600:
             return float(text)
     raise argparse.ArgumentTypeError(f"expected more than 0 and at most 3600 seconds, not {text!r}")
+
+
+def find_model(name: str, config: Config, place: str = "") -> Model:
+    """Return a model that the command line names, at ``place`` such as ``--model:``."""
+    model = config.find(name)
+    if model is None:
+        found = f"{place} unknown model {name!r}; `ccproxy models` lists those of the configuration"
+        raise ConfigError(found.strip())
+    return model
 
 
 def read_file(name: str) -> bytes:

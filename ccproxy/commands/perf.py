@@ -23,7 +23,7 @@ from ..perf.ways import direct_way, proxied_way, request_body
 from ..processes.background import temporary
 from ..provider.client import ProviderClient
 from ..stub import StubProvider
-from .options import add_configuration, configuration_arguments, load
+from .options import add_configuration, configuration_arguments, find_model, load
 from .terminal import BOLD, DIM, GREEN, RED, YELLOW, Cell, Look, Styled, printable, progress
 
 EXAMPLES = (
@@ -66,9 +66,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print; 0 when every request was answered."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the proxy we start ends with us
     config = load(options).config
-    model = config.find(options.model_id)
-    if model is None:
-        raise ConfigError(f"--model_id: no such model: {options.model_id}")
+    model = find_model(options.model_id, config, "--model_id:")
     if not config.is_ready(model):
         raise ConfigError(f"{model.model_id}: no key: {model.api_key_name} is not set")
     if options.html:

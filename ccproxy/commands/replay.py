@@ -22,7 +22,7 @@ from ..provider.cancel import Cancel
 from ..provider.client import APIS, Call, ProviderClient
 from ..stub import StubProvider
 from ..translate.reply import ReplyContext
-from .options import add_configuration, load, read_file
+from .options import add_configuration, find_model, load, read_file
 from .terminal import DIM, GREEN, RED, Look, printable
 
 EXAMPLES = (
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the difference; 0 when there is none, 1 when there is one, as ``diff`` does."""
     capture = read_capture(read_file(options.file).decode("utf-8", "replace"), options.file, options.id)
     config = load(options).config
-    model = _model(options.model, config)
+    model = find_model(options.model, config, "--model:") if options.model else None
     logging.getLogger("ccproxy").addHandler(logging.NullHandler())  # a failure is in the answer
     if capture.api == MESSAGES:
         before, after = capture.answer, _ask(capture.request, model, config)
@@ -55,13 +55,6 @@ def run(options: argparse.Namespace) -> int:
         before, after = as_messages(capture, reply), _ask_provider(capture, model, reply, config)
     print("\n".join(_difference(answer_lines(before), answer_lines(after), Look.of_output())))
     return int(answer_lines(before) != answer_lines(after))
-
-
-def _model(name: Optional[str], config: Config) -> Optional[Model]:
-    model = config.find(name) if name else None
-    if name and model is None:
-        raise ConfigError(f"--model: unknown model {name!r}; `ccproxy models` lists those of the configuration")
-    return model
 
 
 def _ask(request: Json, model: Optional[Model], config: Config) -> str:

@@ -77,14 +77,9 @@ def load_config(
     models = parse_models(_read(models_path), str(models_path)) if models_path else {}
     variables = {name: str(value) for name, (value, _) in raw.items()}
     config = build_config(settings, models, variables)
-    faults = {**_bad_addresses(raw), **_bad_keys({name: raw[name] for name in sorted(config.key_names & raw.keys())})}
-    used = _used(config)
-    for name, fault in faults.items():
-        if name in used or raw[name][1] != ENVIRONMENT:
-            raise ConfigError(fault)
-        del variables[name]  # it is another program's, and no reason to refuse a start
+    faults = _faults_of_others(raw, config)
     left_out = [f"{fault}; it is left out" for fault in faults.values()]
-    config = replace(config, variables=variables)
+    config = replace(config, variables={name: value for name, value in variables.items() if name not in faults})
     return Loaded(replace(config, warnings=(*left_out, *_warnings(config))), env_path, models_path)
 
 
@@ -161,6 +156,20 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _faults_of_others(raw: Mapping[str, Tuple[Any, str]], config: Config) -> Dict[str, str]:
+    """Return what is wrong with variables of other programs, by variable: no reason to refuse a start.
+
+    Raises:
+        ConfigError: what is wrong with one of ours.
+    """
+    faults = {**_bad_addresses(raw), **_bad_keys({name: raw[name] for name in sorted(config.key_names & raw.keys())})}
+    used = _used(config)
+    for name, fault in faults.items():
+        if name in used or raw[name][1] != ENVIRONMENT:
+            raise ConfigError(fault)
+    return faults
 
 
 def _bad_addresses(raw: Mapping[str, Tuple[Any, str]]) -> Dict[str, str]:

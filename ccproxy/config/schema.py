@@ -79,6 +79,10 @@ class Model:
         """Whether Anthropic itself is asked."""
         return "//api.anthropic.com" in self.api_base
 
+    def messages_path(self, path: str) -> str:
+        """Return what follows ``api_base``, which may end with ``/v1``, for a path of the Messages API."""
+        return path[len("/v1") :] if self.api_base.endswith("/v1") else path
+
     @property
     def takes_images(self) -> bool:
         """Whether images may be sent."""

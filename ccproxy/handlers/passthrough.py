@@ -57,8 +57,8 @@ class Relay:
         if limits and messages.max_tokens is not None:
             changes["max_tokens"] = min(messages.max_tokens, *limits)
         body = direct_body(request.body, messages.raw, changes)
-        path = path[len("/v1") :] if model.api_base.endswith("/v1") else path
-        response = context.client.send(Call(model, path, body, headers), context.config, context.running.cancel)
+        call = Call(model, model.messages_path(path), body, headers)
+        response = context.client.send(call, context.config, context.running.cancel)
         response.refuse_page()
         relay = cls(response)
         with ExitStack() as unless_begun:

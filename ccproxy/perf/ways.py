@@ -103,7 +103,7 @@ def direct_way(client: ProviderClient, config: Config, model: Model, body: Json)
     """Return the way to the provider itself, with the request that the proxy would send it."""
     prices = prices_of(model, config)
     if model.direct:
-        path = "/messages" if model.api_base.endswith("/v1") else "/v1/messages"
+        path = model.messages_path("/v1/messages")
         sent, headers = {**body, "model": model.name}, {**_HEADERS, **_VERSION}
         return Way(
             client,

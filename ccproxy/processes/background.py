@@ -26,6 +26,8 @@ from ..errors import CcproxyError, ConfigError
 from ..log import RUN_FOLDER, RUN_LOG, RUN_URL
 
 POLL_INTERVAL = 0.02
+TEMPORARY_TIMEOUT = 30.0
+"""Seconds that a temporary server may take to its first answer."""
 CONNECT = """
 To use it in Claude Code:
 
@@ -228,7 +230,7 @@ def stop(folder: Path, timeout: float) -> int:
 
 
 @contextmanager
-def temporary(arguments: Sequence[str], variables: Mapping[str, str], timeout: float = 30.0) -> Iterator[str]:
+def temporary(arguments: Sequence[str], variables: Mapping[str, str]) -> Iterator[str]:
     """Serve to the end of the block, or of this process; yield where it answers, and leave nothing of it behind.
 
     Args:
@@ -247,7 +249,7 @@ def temporary(arguments: Sequence[str], variables: Mapping[str, str], timeout: f
         server = run.spawn([*arguments, "--parent", str(os.getpid())], descriptor, own)
         os.close(descriptor)
         try:
-            url = _wait_for_answer(run, time.monotonic() + timeout, lambda: server.poll() is not None)
+            url = _wait_for_answer(run, time.monotonic() + TEMPORARY_TIMEOUT, lambda: server.poll() is not None)
             if url is None:
                 raise ConfigError(f"the proxy did not start: {run.log_tail(1)}")
             yield url

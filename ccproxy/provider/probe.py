@@ -184,8 +184,9 @@ class _Probe(threading.Thread):
         Raises:
             ApiError: the provider is out of reach, or has something against the key.
         """
+        path = self._model.messages_path("/v1/models") if self._model.direct else "/models"
         try:
-            value = _read(self._send(key, self._path("/models")))
+            value = _read(self._send(key, path))
         except ProviderError as error:
             if self._answered is None or error.status in _KEY_ACCEPTED:
                 raise
@@ -203,7 +204,8 @@ class _Probe(threading.Thread):
     def _ask_for_a_token(self) -> None:
         body: Dict[str, Any] = {"model": self._model.name, "messages": [{"role": "user", "content": "Hi"}]}
         if self._model.direct:
-            value = _read(self._send(self._key, self._path("/messages"), {**body, "max_tokens": 1}))
+            path = self._model.messages_path("/v1/messages")
+            value = _read(self._send(self._key, path, {**body, "max_tokens": 1}))
             if not isinstance(value, dict) or value.get("type") != "message":
                 raise ProviderError("it answers, but not as the Messages API does")
             return
@@ -227,10 +229,6 @@ class _Probe(threading.Thread):
             raise error_in_stream(failed, Target(self.finding.provider, self._model.name, secrets=secrets))
         if not any(chunk.has_choice for chunk in chunks):
             raise ProviderError(f"it answers, but not as {APIS[self._model.api].name} do")
-
-    def _path(self, path: str) -> str:
-        """Return the path behind the address: Anthropic-format ones come with and without ``/v1``."""
-        return path if not self._model.direct or self._model.api_base.endswith("/v1") else "/v1" + path
 
     def _send(self, key: str, path: str, body: Optional[Mapping[str, Any]] = None) -> ProviderResponse:
         headers = {**_HEADERS, **({"anthropic-version": "2023-06-01"} if self._model.direct else {})}

@@ -78,7 +78,6 @@ TYPED_TOOLS: Tuple[TypedTool, ...] = (
 )
 # Run by Anthropic: no other provider has them.
 _SERVER_TOOLS = ("web_search_", "web_fetch_", "code_execution_", "tool_search_tool_", "mcp_toolset", "advisor_")
-_REFUSED_TOOLS = ("computer_", "browser_toolset_")
 
 
 def translate_tools(request: MessagesRequest, dialect: Dialect, notes: Notes) -> List[Json]:
