@@ -160,13 +160,14 @@ def test_a_look_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> 
 
 def test_what_is_removed_is_not_looked_at() -> None:
     """From the moment ``remove`` returns, for its socket may belong to somebody else."""
-    watch, stays = Watch(), Item()
+    watch, stays, removed = Watch(), Item(), [Item() for _ in range(50)]
     watch.add(stays)
-    for _ in range(50):
-        item = Item()
+    for item in removed:
         watch.add(item)
-        watch.remove(item)
-        seen = len(item.seen)
-        assert len(item.seen) == seen
     ticks(stays)
+    for item in removed:
+        watch.remove(item)
+    seen = [len(item.seen) for item in removed]
+    ticks(stays)
+    assert [len(item.seen) for item in removed] == seen
     watch.remove(stays)
