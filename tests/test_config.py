@@ -290,6 +290,13 @@ def test_a_built_in_provider_needs_no_entry(name: str) -> None:
     assert model.direct == (name == "anthropic")
 
 
+def test_a_providers_model_is_one_object() -> None:
+    """Each turn of a conversation is compared with the model it was translated for: that must not take a moment."""
+    config = make_config()
+    assert config.find("openai/m") is config.find("openai/m")
+    assert config.find("openai/m") != config.find("openai/n")
+
+
 @pytest.mark.parametrize("name", ["ollama", "lmstudio", "vllm", "llamacpp"])
 def test_local_providers_take_their_address_from_the_environment(name: str) -> None:
     """And need no key. The others do not: other programs' ``OPENAI_API_BASE`` is not meant for the key here."""

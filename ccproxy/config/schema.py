@@ -275,17 +275,7 @@ class Config:
         if head == "custom" or not rest:
             return self.models.get(rest)
         provider = PROVIDERS.get(head)
-        if provider is None:
-            return None
-        return Model(
-            model_id=reference,
-            api_base=self.address_of(provider),
-            model_name=rest,
-            api_key_name=provider.api_key_name,
-            dialect_name=provider.dialect,
-            direct=provider.is_direct,
-            needs_key=not provider.is_local,
-        )
+        return None if provider is None else _model_of(head, rest, self.address_of(provider))
 
     def address_of(self, provider: Provider) -> str:
         """Return the address of a built-in provider."""
@@ -332,6 +322,21 @@ ROUTER_RULES = tuple(name[len("ROUTER_") :].lower() for name, read in SETTINGS.i
 @lru_cache(maxsize=64)
 def _keys(text: str) -> Tuple[str, ...]:
     return tuple(key.strip() for key in text.split(",") if key.strip())
+
+
+@lru_cache(maxsize=256)  # one object each: each turn of a conversation is compared with it, 15 us if it is another one
+def _model_of(name: str, model_name: str, api_base: str) -> Model:
+    """Return a model of the built-in provider of that name, at its address."""
+    provider = PROVIDERS[name]
+    return Model(
+        model_id=f"{name}/{model_name}",
+        api_base=api_base,
+        model_name=model_name,
+        api_key_name=provider.api_key_name,
+        dialect_name=provider.dialect,
+        direct=provider.is_direct,
+        needs_key=not provider.is_local,
+    )
 
 
 def build_config(
