@@ -62,9 +62,11 @@ def cost_of(usage: Usage, prices: Prices, factor: Optional[Decimal] = Decimal(1)
         (usage.cache_creation_1h_input_tokens, prices.cache_write_1h),
         (usage.output_tokens, prices.output),
     ):
-        if tokens and price is None:
+        if not tokens:
+            continue
+        if price is None:
             return None
-        cost += tokens * (price or 0)
+        cost += tokens * price
     return cost * factor + usage.web_searches * prices.web_search
 
 
