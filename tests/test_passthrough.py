@@ -120,6 +120,12 @@ def shared() -> Iterator[Direct]:
 # --- the answer -------------------------------------------------------------------------------------------------
 
 
+def to_its_end(body: bytes) -> bytes:
+    """A stream as far as its message goes: what a gateway says behind it (OpenRouter: `[DONE]`) is not waited for."""
+    message = re.match(rb".*event: message_stop\n.*?\n\n", body, re.DOTALL)
+    return message[0] if message else body
+
+
 @pytest.mark.parametrize("mode", MODES)
 @each(SOURCES)
 def test_a_recorded_exchange(shared: Direct, source: Recording, mode: str) -> None:
@@ -127,7 +133,7 @@ def test_a_recorded_exchange(shared: Direct, source: Recording, mode: str) -> No
     shared.provider.answers["p"] = MODES[mode](source)
     body = EXCHANGES[source.id][1]
     answer = shared.post(body)
-    assert (answer.status, answer.body) == (source.status, source.body)
+    assert (answer.status, to_its_end(answer.body)) == (source.status, to_its_end(source.body))
     for name in PASSED:
         if name in source.headers:
             assert answer.headers[name] == source.headers[name]
