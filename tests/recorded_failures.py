@@ -46,9 +46,7 @@ BY_CONTENT: Sequence[Tuple[str, FrozenSet[Kind]]] = (
     (r"insufficient[_ ]quota|insufficient[_ ]balance|arrearage", frozenset({BILLING})),
     # A debt, answered with 403: either reading is true.
     (r"accountoverdueerror", frozenset({BILLING, PERMISSION})),
-    # Moderation behind OpenRouter, which repeats the inner provider's 403.
-    (r"violates usage guidelines", frozenset({INVALID, PERMISSION})),
-    (r"content_policy_violation|content_filter|data_inspection_failed", frozenset({INVALID})),
+    (r"content_policy_violation|content_filter|data_inspection_failed|violates usage guidelines", frozenset({INVALID})),
     (r"model_not_found|no endpoints found|does not exist|model not found", frozenset({NOT_FOUND})),
     (r"overloaded", frozenset({OVERLOADED})),
 )

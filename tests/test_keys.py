@@ -64,9 +64,10 @@ def test_turns_are_fair_between_threads() -> None:
     assert {key: used.count(key) for key in KEYS} == dict.fromkeys(KEYS, 100)
 
 
-def failure(status: int, **headers: str) -> ProviderError:
+def failure(status: int, words: str = "", **headers: str) -> ProviderError:
     """A failed call."""
-    error = translate_failure(status, {name.replace("_", "-"): text for name, text in headers.items()}, b"{}", TARGET)
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    error = translate_failure(status, named, words.encode(), TARGET)
     error.provider_status = status
     return error
 
@@ -80,11 +81,21 @@ RESTS = [
     (failure(401), REFUSED_REST),
     (failure(402), REFUSED_REST),
     (failure(403), REFUSED_REST),
+    (failure(400, "Incorrect API key provided."), REFUSED_REST),  # xAI
+    (failure(400, "API key not valid. Please pass a valid API key."), REFUSED_REST),  # Gemini
+    (failure(429, "insufficient_quota"), REFUSED_REST),  # OpenAI
+    (failure(429, "engine_overloaded_error"), None),  # Moonshot
+    (failure(403, "Content violates usage guidelines."), None),  # xAI
+    (failure(403, '{"error":{"code":403,"metadata":{"reasons":["violence"]}}}'), None),  # OpenRouter
+    (failure(413, "Request too large: Limit 6000 tokens per minute"), None),  # Groq
     *((failure(status), None) for status in (400, 404, 408, 413, 500, 503, 529)),
 ]
 
 
 @pytest.mark.parametrize(("error", "seconds"), RESTS, ids=lambda value: str(getattr(value, "status", value)))
 def test_how_long_a_key_rests(error: ProviderError, seconds: float) -> None:
-    """As long as the provider asks, when it throttles; what is no fault of the key's lets it go on."""
+    """As long as the provider asks, when it throttles; what is no fault of the key's lets it go on.
+
+    The fault counts, not the status: a text that is refused would be refused with every key.
+    """
     assert rest_of_key(error) == seconds

@@ -59,6 +59,7 @@ ROWS = [
         400,
         "invalid_request_error",
     ),
+    (403, {"code": "denied", "error": "Content violates usage guidelines."}, 400, "invalid_request_error"),
     (400, message("系统检测到输入内容可能包含不安全或敏感内容", code="1301"), 400, "invalid_request_error"),
     # models
     (404, message("Not found"), 404, "not_found_error"),

@@ -234,9 +234,11 @@ def _target(method: str, url: str) -> str:
 
 def rest_of_key(error: ProviderError) -> Optional[float]:
     """Return how long the key of a failed call should rest, in seconds; None when it was not the key's fault."""
-    if error.provider_status == 429:
-        return retry_after(error.headers, time.time()) or THROTTLED_REST
-    return REFUSED_REST if error.provider_status in (401, 402, 403) else None
+    if error.status in (401, 402, 403):
+        return REFUSED_REST
+    if error.status != 429 or error.provider_status != 429:
+        return None
+    return retry_after(error.headers, time.time()) or THROTTLED_REST
 
 
 def _certificates(model: Model) -> Dict[str, Any]:

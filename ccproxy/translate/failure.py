@@ -35,6 +35,7 @@ _RULES: Tuple[Rule, ...] = (
     Rule(r"\"code\": ?\"?1113\"?\D", 402, True),  # GLM
     Rule(r"invalid[ _]api[ _]key|incorrect api key|api key not valid|no auth credentials|unauthorized", 401, True),
     Rule(r"content_policy_violation|content_filter|data_inspection_failed|flagged by moderation", 400, True),
+    Rule(r"violates usage guidelines", 400, True),  # xAI
     Rule(r"\"metadata\": ?\{[^{}]*\"reasons\"|\"code\": ?\"?1301\"?\D", 400, True),  # OpenRouter, GLM
     Rule(r"request too large.*tokens per minute", 429, True),  # Groq says 413
     Rule(r"tool_use_failed", 500),  # Groq says 400: a sampling accident
