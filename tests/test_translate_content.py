@@ -174,7 +174,27 @@ ASSISTANT_BLOCKS = [
 def test_a_block_of_the_assistant(block: Json, words: str) -> None:
     """What only Anthropic runs is told in words, never as a tool call; encrypted and signed content is dropped."""
     messages = sent([HI, turn("assistant", text("a"), block), turn("user", "b")])
-    assert messages == [HI, {"role": "assistant", "content": f"a{words}"}, {"role": "user", "content": "b"}]
+    said = f"a\n{words}" if words else "a"
+    assert messages == [HI, {"role": "assistant", "content": said}, {"role": "user", "content": "b"}]
+
+
+SEARCHED = [
+    text("I look. "),
+    text("Wait."),
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
+    {"type": "of_tomorrow", "secret": "x"},
+    {"type": "web_search_tool_result", "content": [{"type": "web_search_result", "title": "T", "url": "https://x"}]},
+    text("It is "),
+    text("so."),
+]
+TOLD = 'I look. Wait.\n[called web_search: {"query":"q"}]\nT — https://x\nIt is so.'
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_words_around_a_block_of_the_assistant(api: str) -> None:
+    """Each stands on lines of its own, or an address would run on into what was said; texts are one as they are."""
+    provider_body = body([HI, turn("assistant", *SEARCHED), turn("user", "b")], model={"api": api})
+    assert provider_body["messages" if api == "chat" else "input"][1]["content"] == TOLD
 
 
 @pytest.mark.parametrize("kind", ["code_execution_tool_result", "bash_code_execution_tool_result"])

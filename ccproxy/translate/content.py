@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Set, Union
 
 from ..anthropic import Block, DocumentBlock, ImageBlock, OtherBlock, TextBlock
@@ -164,6 +166,17 @@ def _nested_document(block: DocumentBlock, target: Target, notes: Notes) -> List
 
 
 # --- blocks that exist only at Anthropic: text, so that a conversation survives a change of model -------------
+
+
+def words_of(blocks: Iterable[Block], notes: Notes) -> str:
+    """Return what a model said: its texts as one, and what stands for another block on lines of its own."""
+    parts = [
+        (False, block.text) if isinstance(block, TextBlock) else (True, text_of_other(block, notes))
+        for block in blocks
+        if isinstance(block, (TextBlock, OtherBlock))
+    ]
+    runs = groupby((part for part in parts if part[1].strip()), key=itemgetter(0))
+    return "\n".join(("\n" if is_apart else "").join(text for _, text in run) for is_apart, run in runs)
 
 
 def text_of_other(block: OtherBlock, notes: Notes) -> str:

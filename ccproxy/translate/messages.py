@@ -29,8 +29,8 @@ from .content import (
     media_word,
     parts_of,
     simplify,
-    text_of_other,
     text_part,
+    words_of,
 )
 from .envelope import unseal_id
 from .ids import ToolNames, provider_tool_id
@@ -127,22 +127,17 @@ def _assistant(message: Message, target: Target, notes: Notes) -> Optional[ChatM
     pattern = target.dialect.tool_id_pattern
     has_calls = any(isinstance(block, ToolUseBlock) for block in message.content)
     returned = give_back(message.content, target.model, has_calls)
-    texts: List[str] = []
     calls: List[ToolCall] = []
     ids: Set[str] = set()
     for block in message.content:
-        if isinstance(block, TextBlock):
-            texts.append(block.text)
-        elif isinstance(block, OtherBlock):
-            texts.append(text_of_other(block, notes))
-        elif isinstance(block, ToolUseBlock) and block.id in ids:
+        if isinstance(block, ToolUseBlock) and block.id in ids:
             notes.drop(f"a second call with the id {block.id!r}")
         elif isinstance(block, ToolUseBlock):
             ids.add(block.id)
             name = ToolNames.to_provider(block.name)
             state = call_fields(_carried(block.id, returned, target), not calls, target.model)
             calls.append(ToolCall(provider_tool_id(block.id, pattern), name, dump(block.input), state))
-    text = "".join(text for text in texts if text.strip())
+    text = words_of(message.content, notes)
     if not text and not calls:
         return None
     content: Union[str, List[Json], None] = text or (None if target.dialect.null_content else "")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, List, Mapping, Sequence, Tuple
 
-from ..anthropic import Block, Message, MessagesRequest, OtherBlock, TextBlock, ThinkingBlock, ToolUseBlock
+from ..anthropic import Block, Message, MessagesRequest, TextBlock, ThinkingBlock, ToolUseBlock
 from ..encoded import Encoded, Json, dump
 from ..responses import ResponsesRequest
-from .content import Notes, Target, simplify, text_of_other
+from .content import Notes, Target, simplify, words_of
 from .ids import ToolNames, provider_tool_id
 from .messages import CONTINUE, system_text, user_parts
 from .reasoning import own_items
@@ -86,36 +86,32 @@ def _assistant(message: Message, target: Target, notes: Notes) -> List[Json]:
     said: List[Json] = []
     called: List[Json] = []
     ids: List[str] = []
+    spoken: List[Block] = []
     for block in message.content:
         if isinstance(block, ThinkingBlock):
-            (called if called else said).extend(own_items(block, target.model))
+            reasoning = own_items(block, target.model)
+            if reasoning and not called:
+                said += _said(spoken, notes)
+                spoken = []
+            (called if called else said).extend(reasoning)
         elif isinstance(block, ToolUseBlock) and block.id in ids:
             notes.drop(f"a second call with the id {block.id!r}")
         elif isinstance(block, ToolUseBlock):
             ids.append(block.id)
             called.append(_call(block, target))
         else:
-            _say(said, _spoken(block, notes))
+            spoken.append(block)
+    said += _said(spoken, notes)
     if re.search(target.dialect.names_phases, target.model.name):
         phase = "commentary" if called else "final_answer"
         said = [{**item, "phase": phase} if item["type"] == "message" else item for item in said]
     return said + called
 
 
-def _spoken(block: Block, notes: Notes) -> str:
-    if isinstance(block, TextBlock):
-        return block.text
-    return text_of_other(block, notes) if isinstance(block, OtherBlock) else ""
-
-
-def _say(items: List[Json], text: str) -> None:
-    """Add text to what was said; neighbours are one message."""
-    if not text.strip():
-        return
-    if items and items[-1]["type"] == "message":
-        items[-1]["content"] += text
-    else:
-        items.append(_message("assistant", text))
+def _said(blocks: Sequence[Block], notes: Notes) -> List[Json]:
+    """Return what was said as one message, or none."""
+    text = words_of(blocks, notes)
+    return [_message("assistant", text)] if text else []
 
 
 def _call(block: ToolUseBlock, target: Target) -> Json:
