@@ -44,7 +44,10 @@ DISABLED: Json = {"thinking": {"type": "disabled"}}
 LOW, MAX = ({"output_config": {"effort": word}} for word in ("low", "max"))
 ROWS: List[Tuple[str, str, Any, Json, Json]] = [
     ("openai", "gpt-6-astra", effort("low"), effort("low"), effort("max")),
-    ("openai", "gpt-5.2", effort("none"), effort("low"), effort("high")),
+    ("openai", "gpt-5.1", effort("none"), effort("low"), effort("high")),
+    ("openai", "gpt-5.1-codex-max", effort("none"), effort("low"), effort("xhigh")),
+    ("openai", "gpt-5.2", effort("none"), effort("low"), effort("xhigh")),
+    ("openai", "gpt-5.3-codex", effort("none"), effort("low"), effort("xhigh")),
     ("openai", "gpt-5.4", effort("none"), effort("low"), effort("xhigh")),
     ("openai", "gpt-5-codex", effort("low"), effort("low"), effort("high")),
     ("openai", "gpt-5-mini", effort("minimal"), effort("low"), effort("high")),
