@@ -109,6 +109,7 @@ class Chunk(NamedTuple):
     tool_calls: Tuple[ToolCallDelta, ...] = ()
     finish_reason: Optional[str] = None
     stop_sequence: Optional[str] = None
+    """What stopped the answer; an empty one is one of those asked for."""
     usage: Optional[Json] = None
     error: Any = None
     state: Json = _NOTHING
@@ -320,11 +321,12 @@ def _usage(data: Json, choices: List[Json]) -> Optional[Json]:
 
 
 def _stop_sequence(data: Json, choices: List[Json]) -> Optional[str]:
-    """Return the stop string that fired where the provider tells it (vLLM, llama.cpp)."""
+    """Return the stop string that fired where the provider tells it (vLLM, llama.cpp), or only that one did
+    (OpenRouter of Claude)."""
     for value in [choice.get("stop_reason") for choice in choices] + [data.get("stopping_word")]:
         if isinstance(value, str) and value:
             return value
-    return None
+    return "" if any(choice.get("native_finish_reason") == "stop_sequence" for choice in choices) else None
 
 
 def object_in(value: Mapping[str, Any], name: str) -> Json:

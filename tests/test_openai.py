@@ -169,10 +169,12 @@ def test_usage_wherever_it_stands(body: Json, usage: Optional[Json]) -> None:
         ({"choices": [{"index": 0, "delta": {}, "stop_reason": 128009}]}, None),  # vLLM: a token id
         ({"choices": [{"index": 0, "delta": {}}], "stopping_word": "END"}, "END"),  # llama.cpp
         ({"choices": [{"index": 0, "delta": {}}], "stopping_word": ""}, None),
+        ({"choices": [{"index": 0, "delta": {}, "native_finish_reason": "stop_sequence"}]}, ""),  # OpenRouter
+        ({"choices": [{"index": 0, "delta": {}, "native_finish_reason": "stop"}]}, None),
     ],
 )
 def test_the_stop_string_that_fired(body: Json, stop: Optional[str]) -> None:
-    """Only some servers tell it."""
+    """Only some servers tell it; an empty one is one of those asked for."""
     assert Chunk.from_dict(body).stop_sequence == stop
 
 

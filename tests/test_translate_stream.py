@@ -262,6 +262,17 @@ def test_the_provider_may_tell_the_stop_sequence() -> None:
     assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", "END")
 
 
+@pytest.mark.parametrize(
+    ("asked", "end"),
+    [(("END",), ("stop_sequence", "END")), (("END", "STOP"), ("end_turn", None)), ((), ("end_turn", None))],
+)
+def test_the_provider_may_tell_that_one_fired(asked: Any, end: Any) -> None:
+    """OpenRouter passes on that Claude stopped at one: with one asked for it is known which."""
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "native_finish_reason": "stop_sequence"}]}
+    answer = message(delta(content="ab"), last, stop_sequences=asked)
+    assert (answer["stop_reason"], answer["stop_sequence"]) == end
+
+
 def test_text_that_only_began_like_a_stop_sequence_is_text() -> None:
     """Held text is sent at the end, and before a call."""
     assert contents(delta(content="abEN"), STOP, stop_sequences=("END",)) == ["abEN"]
@@ -292,6 +303,14 @@ def test_what_follows_a_stop_sequence_tells_nothing(finish: str) -> None:
     """Also where it came in the same read, or in a whole completion."""
     chunks = [call(0, "i", "A", "{}"), delta(content="abENDcd", finish=finish)]
     assert message(*chunks, stop_sequences=("END",))["stop_reason"] == "tool_use"
+
+
+def test_what_was_matched_here_stays() -> None:
+    """Whatever word a server itself gives for the end of its text, in the same read."""
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "<|end|>"}]}
+    translator = StreamTranslator(context(stop_sequences=("END",)))
+    events = [event for chunk in (delta(content="abEND"), last) for event in translator.feed(Chunk.from_dict(chunk))]
+    assert wire([*events, *translator.finish(is_done=True)])[-2][1]["delta"]["stop_sequence"] == "END"
 
 
 def test_a_failure_behind_a_stop_sequence_is_none() -> None:

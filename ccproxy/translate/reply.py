@@ -43,6 +43,12 @@ class ReplyContext:
         """Our estimate, used unless the provider tells its own count."""
         return self.count() if self.estimate is None else self.estimate
 
+    def stopped_at(self, told: str) -> Optional[str]:
+        """Return the stop sequence asked for that a provider tells of; an empty one may be any."""
+        if not told and len(self.stop_sequences) == 1:
+            return self.stop_sequences[0]
+        return told if told in self.stop_sequences else None
+
     @property
     def target(self) -> Target:
         """Who is asked, for the wording of failures."""

@@ -117,8 +117,8 @@ class StreamTranslator:
             self._send_deferred()
         if not self.is_stopped:  # else it tells of what nobody gets
             self._finish_reason = chunk.finish_reason or self._finish_reason
-        if chunk.stop_sequence in self._context.stop_sequences:
-            self._stop_sequence = chunk.stop_sequence
+        if chunk.stop_sequence is not None:
+            self._stop_sequence = self._context.stopped_at(chunk.stop_sequence) or self._stop_sequence
         return self._writer.take()
 
     def _plain_text(self, chunk: Chunk) -> List[Event]:
