@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccproxy.openai import Chunk
-from chunks import brief, call, completion, contents, delta, entry, message, translate
+from ccproxy.translate.stream import StreamTranslator
+from chunks import brief, call, completion, contents, context, delta, entry, message, translate
 from grammar import error_of
 
 DONE = delta("tool_calls")
@@ -220,6 +221,18 @@ def test_only_the_first_call_where_one_was_asked_for() -> None:
 ARGUMENTS = st.dictionaries(
     st.text(max_size=3), st.text(max_size=6) | st.integers() | st.lists(st.text(max_size=2), max_size=2), max_size=3
 )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"), [("{}", 0), ("", 0), (None, 0), (" ", 0), ('{"x":1', 1), ("ls -la", 1), ('"{}"', 1)]
+)
+def test_which_calls_had_to_be_mended(arguments: Any, count: int) -> None:
+    """A tool without parameters may be called with nothing: that says nothing against the model."""
+    translator = StreamTranslator(context())
+    for chunk in (call(0, "a", "A", arguments), DONE):
+        translator.feed(Chunk.from_dict(chunk))
+    translator.finish(is_done=True)
+    assert translator.mended_calls == count
 
 
 @st.composite

@@ -87,8 +87,8 @@ class ToolCalls:
 
     @property
     def mended(self) -> int:
-        """How many of them came with arguments that are no JSON object."""
-        return sum(call.is_closed and not call.is_complete for call in self.all)
+        """How many of them came with arguments that are no JSON object; none at all are an empty one."""
+        return sum(call.is_closed and bool(call.arguments.strip()) and not call.is_complete for call in self.all)
 
     def add(self, delta: ToolCallDelta) -> Call:
         """Return the call a fragment belongs to, with the fragment added."""
