@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import string
 from contextlib import suppress
-from typing import Any, Callable, List
+from typing import Any, Callable, Dict, List
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from ccproxy.config.schema import SETTINGS
 from ccproxy.errors import ApiError, InvalidRequest
 from ccproxy.http1 import chunk_size, content_length, parse_head
 from ccproxy.openai import Chunk
+from ccproxy.provider.repair import find_repair
 from ccproxy.provider.retry import retry_after
 from ccproxy.sse import Reader
 from ccproxy.translate.failure import Target, mask, translate_failure
@@ -79,6 +81,35 @@ def test_a_failure(status: int, body: bytes, header: str) -> None:
     error = translate_failure(status, headers, body + secret.encode(), Target("p", "m", secrets=(secret,)))
     assert 400 <= error.status < 600
     assert secret not in error.message
+
+
+@pytest.mark.parametrize("digits", [400, 4200, 5000])
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, '{"error": {"message": "maximum context length is %s tokens"}}'),
+        ({}, '{"error": {"message": "max_tokens must be at most %s"}}'),
+        ({}, '{"error": {"message": "slow", "details": [{"retryDelay": "%ss"}]}}'),
+        ({}, '{"error": {"message": "slow", "headers": {"retry-after": "%s"}}}'),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "%sh"}, "slow"),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1.%ss"}, "slow"),
+        ({}, "slow: try again in %sh1.%ss"),
+        ({}, "slow: retry after %s seconds"),
+        ({"retry-after": "%s"}, "slow"),
+    ],
+)
+def test_a_number_without_end(headers: Dict[str, str], words: str, digits: int) -> None:
+    """In a failure is no reason to fail: beyond a float, or what the interpreter makes a number of."""
+    number = "9" * digits
+    sent = {name: value.replace("%s", number) for name, value in headers.items()}
+    for status in (400, 429):
+        error = translate_failure(status, sent, words.replace("%s", number).encode(), Target("p", "m"))
+        assert 400 <= error.status < 600
+        assert len(error.headers.get("retry-after", "")) < 20
+    for api in ("chat", "responses"):
+        words = words.replace("max_tokens", "max_tokens or max_output_tokens")
+        repair = find_repair(400, words.replace("%s", number), api)
+        assert repair is None or repair({"max_tokens": 5}) == {"max_tokens": 5}
 
 
 @given(st.text(), st.text(string.ascii_letters + string.digits + "-_", min_size=6), st.text())

@@ -166,7 +166,7 @@ def _harder_tools(body: Json) -> Json:
 
 _TO_COMPLETION = _renamed("max_tokens", "max_completion_tokens")
 _TO_PLAIN = _renamed("max_completion_tokens", "max_tokens")
-_LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |of )?|<= ?)[`'\"]?(\d+)"
+_LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |of )?|<= ?)[`'\"]?(\d{1,15})"
 
 _NO_IMAGES = r"image input.{0,40}not support"
 

@@ -18,6 +18,7 @@ LEAST_OUTPUT = 1024
 """Tokens of output that are worth an answer, and as many that a provider may have counted wrong."""
 MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
 _ANY_CASE = re.IGNORECASE | re.DOTALL
+_MOST_DIGITS = 15
 
 
 @frozen
@@ -131,12 +132,14 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
     return ProviderError(message, status=answer, is_transient=not is_final, headers=headers_out)
 
 
-# Gemini's RetryInfo, and OpenRouter's copy of the inner provider's headers.
-_RETRY_DELAY = re.compile(r"retryDelay\W+(\d+(?:\.\d+)?)s|\"retry-after\"\W+(\d+)", re.IGNORECASE)
+# Gemini's RetryInfo, and OpenRouter's copy of the inner provider's headers. No number is too large to be counted with.
+_RETRY_DELAY = re.compile(r"retryDelay\W+(\d{1,9}(?:\.\d+)?)s|\"retry-after\"\W+(\d{1,9})\b", re.IGNORECASE)
 # OpenAI's and Groq's "try again in 1m2.5s", Gemini's "retry in 4.2s", Azure's "retry after 26 seconds".
-_TRY_AGAIN = re.compile(r"\b(?:try again|retry) (?:in|after) (?:((?:[\d.]+(?:ms|[hms]))+)|(\d+) second)", re.IGNORECASE)
+_TRY_AGAIN = re.compile(
+    r"\b(?:try again|retry) (?:in|after) (?:((?:[\d.]+(?:ms|[hms]))+)|(\d{1,9}) second)", re.IGNORECASE
+)
 _RESET_NAMES = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m(?!s))?(?:(\d{1,9}(?:\.\d+)?)s)?(?:(\d{1,9}(?:\.\d+)?)ms)?")
 
 
 def _retry_after_in(text: str, headers: Mapping[str, str]) -> Dict[str, str]:
@@ -207,7 +210,7 @@ def _overflow(text: str, target: Target) -> Optional[ProviderError]:
     match = next(filter(None, (re.search(pattern, text, _ANY_CASE) for pattern in _OVERFLOWS)), None)
     if match is None:
         return None
-    found = {name: int(value) for name, value in match.groupdict().items() if value}
+    found = {name: int(value[:_MOST_DIGITS]) for name, value in match.groupdict().items() if value}
     prompt, limit = found.get("P", 0), found.get("L") or target.window or 0
     if prompt and "C" in found and prompt <= limit:
         error = _overflow_with(
