@@ -103,6 +103,17 @@ def test_the_fault_is_told(names: List[Any]) -> None:
         dial("x" * 64 + ".invalid", 1, time.monotonic() + LONG, (), None)
 
 
+def test_no_thread_is_left_to_look_up(names: List[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among very many clients: a fault like others of the way to a provider, which passes."""
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(OSError, match="can't start new thread"):
+        dial(NAME, 1, time.monotonic() + LONG, (), None)
+
+
 @pytest.mark.parametrize("phase", ["look-up", "connection"])
 def test_a_cancel_ends_it(names: List[Any], gate: threading.Event, full: int, phase: str) -> None:
     """Soon, not at the deadline."""

@@ -194,6 +194,44 @@ def test_a_signal_at_any_moment(tmp_path: Path, variables: Dict[str, str]) -> No
     assert (done.stdout, done.returncode) == ("{}\n", 0), done.stderr
 
 
+# A crowd has taken all threads that the process may have when the signal comes.
+WITHOUT_THREADS = """
+import os, signal, sys, threading
+from ccproxy.config.load import load_config
+from ccproxy.config.reload import ConfigStore
+from ccproxy.processes.lifecycle import Life
+
+def fail(*_):
+    raise RuntimeError("can't start new thread")
+
+def on_signal(number, frame):
+    threading.Thread.start = fail
+    end(number, frame)
+
+life = Life(ConfigStore(lambda seen: load_config(os.environ, seen=seen)), [])
+end = signal.signal(signal.SIGTERM, on_signal)
+sys.exit(life.run())
+"""
+
+
+def test_a_drain_needs_no_thread(tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str]) -> None:
+    """Where none is left a stream comes to its end all the same."""
+    gate = threading.Event()
+    play(provider, "chunked", [gate])
+    with running([sys.executable, "-c", WITHOUT_THREADS], tmp_path, {**variables, "PORT": "0"}) as process:
+        url = process.address()
+        with open_stream(url) as client:
+            body = read_until(client, '"one "')
+            process.popen.terminate()
+            eventually(lambda: is_refused(url), "new connections are refused")
+            gate.set()
+            rest, is_complete = rest_of(client)
+        assert is_complete
+        check_grammar(parse_sse(body + rest))
+        assert process.wait() == 0
+        check_no_traceback(process)
+
+
 def failure(folder: Path, arguments: List[str], variables: Dict[str, str]) -> str:
     """Start a server that must refuse to; return the one line it says."""
     done = subprocess.run(

@@ -240,9 +240,14 @@ class Life:
         self._notifier.tell("STOPPING=1")
         logger.info("stopping: running requests have %g s to end", self._store.config.drain_timeout)
         self._listener.close()
-        threads = [threading.Thread(target=serving.stop) for serving in [self._serving, *self._retired]]
-        for thread in threads:
-            thread.start()
+        threads = []
+        for serving in [self._serving, *self._retired]:
+            thread = threading.Thread(target=serving.stop)
+            try:
+                thread.start()
+                threads.append(thread)
+            except RuntimeError:  # no thread is left
+                serving.stop()
         for thread in threads:
             while thread.is_alive():
                 thread.join(_TICK)

@@ -70,7 +70,10 @@ def _look_up(host: str, port: int, deadline: float, cancel: Optional[Cancel]) ->
         except (OSError, UnicodeError) as fault:
             answers.put(fault)
 
-    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    try:
+        threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    except RuntimeError as fault:  # no thread is left
+        raise OSError(str(fault)) from None
     while time.monotonic() < deadline:
         with suppress(queue.Empty):
             answer = answers.get(timeout=max(0.0, min(_LOOK, deadline - time.monotonic())))
