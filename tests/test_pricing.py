@@ -231,7 +231,9 @@ def test_the_price_table() -> None:
 
 def test_the_price_table_agrees_with_a_bill() -> None:
     """OpenRouter tells what Anthropic takes for a recorded answer of Claude Opus 5: the table says the same."""
-    for path in folder().glob("openrouter/anthropic-claude-opus-5--*.json"):
+    bills = list(folder().glob("openrouter/anthropic-claude-opus-5--*.json"))
+    assert bills
+    for path in bills:
         usage = json.loads(path.read_text(encoding="utf-8"))["response"]["body"]["usage"]
         counts = Usage(usage["prompt_tokens"], usage["completion_tokens"])
         assert claude_cost("claude-opus-5", counts) == reported_cost(usage, "openrouter")

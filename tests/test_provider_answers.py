@@ -169,7 +169,7 @@ def test_a_compressed_answer_that_nobody_asked_for(encoding: str, stream: bool) 
     headers = {"content-type": SSE if stream else JSON, "content-encoding": encoding}
     with FixedProvider(200, headers, body) as server:
         answer = answer_of(server.url, stream)
-    if answer.status == 200:
-        assert (encoding, text_of(answer)) == ("gzip", "Hello")
+    if encoding == "gzip":
+        assert (answer.status, text_of(answer)) == (200, "Hello")
     else:
         assert "\ufffd" not in check_failed(answer, 500, 502, 529)

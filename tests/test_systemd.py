@@ -213,20 +213,25 @@ def test_a_console_on_a_full_disk(tmp_path: Path, variables: Dict[str, str], cou
             assert process.wait() == 0
 
 
+def refused(folder: Path, listener: socket.socket, **options: str) -> subprocess.CompletedProcess[str]:
+    """What a server says that does not start on a socket it is given."""
+    return subprocess.run(
+        activated(listener, **options),
+        cwd=folder,
+        env=environment(folder, {}),
+        pass_fds=(listener.fileno(),),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(("kind", "count"), [("udp", "1"), ("tcp", "2")])
 def test_a_socket_that_will_not_do(tmp_path: Path, kind: str, count: str) -> None:
     """One line says what is expected."""
     with socket.socket(type=socket.SOCK_DGRAM) if kind == "udp" else socket.create_server(("127.0.0.1", 0)) as listener:
-        done = subprocess.run(
-            activated(listener, count=count),
-            cwd=tmp_path,
-            env=environment(tmp_path, {}),
-            pass_fds=(listener.fileno(),),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = refused(tmp_path, listener, count=count)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("ccproxy: socket activation: expected ")
     assert done.stderr.count("\n") == 1
@@ -235,16 +240,7 @@ def test_a_socket_that_will_not_do(tmp_path: Path, kind: str, count: str) -> Non
 def test_an_inherited_address_needs_a_token_too(tmp_path: Path) -> None:
     """Whoever listens: a network is not shown the owner's keys without a token."""
     with socket.create_server(("0.0.0.0", 0)) as listener:
-        done = subprocess.run(
-            activated(listener),
-            cwd=tmp_path,
-            env=environment(tmp_path, {}),
-            pass_fds=(listener.fileno(),),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = refused(tmp_path, listener)
     assert (done.returncode, "CCPROXY_AUTH_TOKEN" in done.stderr) == (2, True)
 
 

@@ -109,6 +109,8 @@ def test_a_transcript_cut_inside_a_frame(name: str) -> None:
             continue
         if events[-1][0] == "error":
             assert events[:-1] == whole[: len(events) - 1]
+        else:
+            assert fold(events)["content"] == fold(whole)["content"]
 
 
 @each_transcript
