@@ -272,9 +272,8 @@ def test_a_system_message_for_one_turn_is_hidden_afterwards() -> None:
     """``clear_at`` hides it once a later user message exists, not before."""
     passing = system("Be kind.", clear_at="next_user_message")
     assert sent([HI, passing]) == sent([HI, system("Be kind.")])
-    assert sent([HI, passing, turn("assistant", "a"), turn("user", "b")]) == sent(
-        [HI, turn("assistant", "a"), turn("user", "b")]
-    )
+    later = [HI, turn("assistant", "a"), turn("user", "b")]
+    assert sent([HI, passing, *later[1:]]) == sent([*later[:2], passing, later[2]]) == sent(later)
 
 
 # --- prefill -------------------------------------------------------------------------------------------------
