@@ -18,7 +18,7 @@ from typing import Callable, Dict, Iterable, List, Mapping, Optional, TextIO
 from .config.load import state_folder
 from .config.schema import Config
 from .logfile import LogFile, Outage
-from .translate.failure import mask
+from .masking import mask
 
 GENERAL = "server.log"
 # Logger, below "ccproxy", and file: a line per stream, per request that thinks, and per request with tools;

@@ -15,11 +15,12 @@ from ccproxy.anthropic import MessagesRequest
 from ccproxy.config.schema import SETTINGS
 from ccproxy.errors import ApiError, InvalidRequest
 from ccproxy.http1 import chunk_size, content_length, parse_head
+from ccproxy.masking import mask
 from ccproxy.openai import Chunk
 from ccproxy.provider.repair import find_repair
 from ccproxy.provider.retry import retry_after
 from ccproxy.sse import Reader
-from ccproxy.translate.failure import Target, mask, translate_failure
+from ccproxy.translate.failure import Target, translate_failure
 
 NAMES = st.sampled_from(
     ["role", "content", "type", "text", "source", "data", "input", "choices", "delta", "usage", "error", "tool_calls"]

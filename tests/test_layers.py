@@ -21,6 +21,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
     "words": (
         "access",
         "frozen",
+        "masking",
         "anthropic",
         "message",
         "encoded",

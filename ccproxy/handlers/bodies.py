@@ -8,7 +8,7 @@ from typing import Iterable, Iterator, Optional
 
 from ..config.credentials import secret_headers
 from ..config.schema import Config
-from ..translate.failure import mask
+from ..masking import mask
 from ..web import Request, Response, Stream
 
 log = logging.getLogger("ccproxy.bodies")

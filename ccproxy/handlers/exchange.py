@@ -13,6 +13,7 @@ from ..config.schema import Model
 from ..counting.estimates import Estimates
 from ..encoded import Json, encode
 from ..errors import ApiError, ProviderError
+from ..masking import mask
 from ..message import Event
 from ..openai import Chunk
 from ..passage import Passage
@@ -23,7 +24,7 @@ from ..provider.repair import Repair, clamped, find_repair
 from ..provider.response import ProviderResponse
 from ..sse import delta_frames
 from ..sse import encode as encode_events
-from ..translate.failure import mask, overflow_error
+from ..translate.failure import overflow_error
 from ..translate.reply import ReplyContext
 from ..translate.request import Translated, translate_request, used_tool_ids
 from ..translate.response import has_prompt_tokens

@@ -21,8 +21,9 @@ from ..config.providers import DEMO_BASE
 from ..config.schema import Config, Model
 from ..errors import NO_RETRY, ProviderError
 from ..frozen import frozen
+from ..masking import mask
 from ..responses import ResponsesReader
-from ..translate.failure import Target, mask, translate_failure
+from ..translate.failure import Target, translate_failure
 from .answer import Answer, LibraryAnswer
 from .cancel import Cancel, nothing
 from .connections import CancellableAdapter

@@ -11,7 +11,8 @@ import requests
 import urllib3
 
 from ..errors import NO_RETRY, ProviderError
-from ..translate.failure import Target, mask
+from ..masking import mask
+from ..translate.failure import Target
 
 # Fault of the transport: status, words, and whether the same model is worth another attempt. A provider that was
 # silent for PROVIDER_READ_TIMEOUT may be working, and billing, still.

@@ -18,8 +18,9 @@ from ..config.providers import PROVIDERS
 from ..config.schema import Config, Model
 from ..errors import ApiError, ProviderError
 from ..frozen import frozen
+from ..masking import mask
 from ..routing import configured_models
-from ..translate.failure import Target, error_in_stream, mask
+from ..translate.failure import Target, error_in_stream
 from .cancel import Cancel
 from .client import APIS, Call, ProviderClient
 from .response import ProviderResponse, whole

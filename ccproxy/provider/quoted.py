@@ -13,10 +13,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, AnyStr, Callable, Dict, FrozenSet, Iterable, List, Tuple
 
+from ..masking import MASK, maskable
 from ..message import Event, InputJsonDelta, MessageDelta, TextDelta, ThinkingDelta
-from ..translate.failure import maskable
 
-MASK = "***"
 SPELLED = 2
 """How many characters of a key that several deltas spell go out."""
 

@@ -15,11 +15,12 @@ from urllib3.util.wait import wait_for_read
 
 from ..chunk_reader import ChunkReader
 from ..errors import ProviderError, status_of
+from ..masking import mask
 from ..openai import Chunk, Piece
 from ..passage import Passage
 from ..responses import ResponsesReader
 from ..sse import DeltaFrames, Frame, Reader
-from ..translate.failure import Target, mask, translate_failure, unreadable
+from ..translate.failure import Target, translate_failure, unreadable
 from .answer import Answer
 from .faults import Faults
 from .quoted import Quoted

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..errors import NO_RETRY, ProviderError
 from ..frozen import frozen
+from ..masking import mask
 
 MAX_MESSAGE = 2000
 LEAST_OUTPUT = 1024
 """Tokens of output that are worth an answer, and as many that a provider may have counted wrong."""
-MIN_SECRET = 6  # shorter "keys" are placeholders for local servers; masking them would garble every text
 _ANY_CASE = re.IGNORECASE | re.DOTALL
 _MOST_DIGITS = 15
 
@@ -86,11 +86,6 @@ _OVERFLOWS = (
     r"input is too long for requested model|prompt exceeds max length|total length of all messages is too long",
 )
 _OUTPUT_LIMIT = "could not finish the message because max_tokens or model output limit"
-# Keys that providers echo: "Incorrect API key provided: sk-...".
-_KEYS = re.compile(
-    r"\b(?:sk|pk|rk|gsk|csk|xai|nvapi|hf)[-_][A-Za-z0-9*][A-Za-z0-9_*.-]{7,}"
-    r"|\bAIza[A-Za-z0-9_*-]{10,}|(?<=Bearer )[A-Za-z0-9_*.~+/-]{8,}"
-)
 
 
 @frozen
@@ -182,18 +177,6 @@ def error_in_stream(error: Any, target: Target) -> ProviderError:
     if not status:
         status = next((status for pattern, status in _CODES if re.search(pattern, codes[0])), 500)
     return translate_failure(status, {}, json.dumps({"error": error}).encode(), target)
-
-
-def maskable(secrets: Iterable[str]) -> List[str]:
-    """Return the secrets that are masked, the longest first: it may begin with another one."""
-    return sorted({secret for secret in secrets if len(secret) >= MIN_SECRET}, key=len, reverse=True)
-
-
-def mask(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return ``text`` without the given secrets and without anything shaped like an API key."""
-    for secret in maskable(secrets):
-        text = text.replace(secret, "***")
-    return _KEYS.sub("***", text)
 
 
 def _is_plain(value: Optional[str]) -> bool:
