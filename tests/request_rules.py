@@ -429,6 +429,8 @@ def _gemini_faults(schema: Any, path: str) -> Iterator[str]:
         yield f"{path}: an array without items"
     if schema.get("type") == "string" and schema.get("format", "enum") not in ("enum", "date-time"):
         yield f"{path}: format {schema['format']}"
+    if "enum" in schema and schema.get("type") != "string":
+        yield f"{path}: enum of type {schema.get('type')}"
     if not all(isinstance(item, str) and item for item in schema.get("enum", ())):
         yield f"{path}: enum {schema['enum']}"
     if not set(schema.get("required", ())) <= set(properties):

@@ -248,11 +248,30 @@ def test_a_schema_that_is_none_never_fails_here(schema: Json, dialect: str) -> N
         functions(custom(schema=schema, strict=True), dialect=dialect)
 
 
-def test_constants_keep_their_spelling() -> None:
-    """Gemini takes words alone: a boolean becomes the JSON word, not another language's."""
-    schema = {"type": "object", "properties": {"a": {"const": True}, "b": {"enum": [1, False]}}}
-    properties = functions(custom(schema=schema), dialect="gemini")[0]["parameters"]["properties"]
-    assert (properties["a"]["enum"], properties["b"]["enum"]) == (["true"], ["1", "false"])
+CHOICES = [
+    # what a client may give, and what Gemini is told: it chooses among words alone
+    ({"enum": ["a", "", None]}, {"type": "string", "enum": ["a"]}),
+    ({"type": "string", "enum": ["1", 2]}, {"type": "string", "enum": ["1", "2"]}),
+    ({"enum": ["auto", 1, True]}, {"type": "string", "enum": ["auto", "1", "true"]}),
+    ({"const": "k"}, {"type": "string", "enum": ["k"]}),
+    ({"type": "integer", "enum": [0, 1, 3]}, {"type": "integer", "description": "(one of [0, 1, 3])"}),
+    (
+        {"type": ["number", "null"], "enum": [0.5, 1, None], "description": "D"},
+        {"type": "number", "nullable": True, "description": "D (one of [0.5, 1])"},
+    ),
+    ({"enum": [1, 2]}, {"type": "integer", "description": "(one of [1, 2])"}),
+    ({"enum": [0.5, 2]}, {"type": "number", "description": "(one of [0.5, 2])"}),
+    ({"const": True}, {"type": "boolean", "description": "(one of [true])"}),
+    ({"enum": []}, {"type": "string"}),
+    ({"type": "integer", "enum": "x"}, {"type": "integer"}),
+]
+
+
+@pytest.mark.parametrize(("schema", "expected"), CHOICES)
+def test_choices_keep_their_type(schema: Json, expected: Json) -> None:
+    """A number that comes back as a word would be refused by the tool."""
+    root = {"type": "object", "properties": {"a": schema}}
+    assert functions(custom(schema=root), dialect="gemini")[0]["parameters"]["properties"]["a"] == expected
 
 
 def test_property_names_are_never_changed() -> None:

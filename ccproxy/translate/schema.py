@@ -16,6 +16,13 @@ _MAX_REFERENCES = 1000
 # Of the keywords Gemini refuses, those whose meaning is worth a word; and the formats that it takes.
 _TOLD = ("exclusiveMinimum", "exclusiveMaximum", "pattern", "format", "propertyNames", "not")
 _KNOWN_FORMATS = ("enum", "date-time")
+_TYPES = {
+    frozenset({bool}): "boolean",
+    frozenset({int}): "integer",
+    frozenset({float}): "number",
+    frozenset({int, float}): "number",
+}
+"""What choices without a type are, by the types of all; words otherwise."""
 _GEMINI_DROPPED = frozenset(
     """
     additionalProperties propertyNames patternProperties not if then else default examples title contentMediaType
@@ -109,6 +116,7 @@ def _reduced(schema: Any, depth: int = 0) -> Json:
     told = [f"{key} {schema[key]}" for key in _TOLD if key in schema and not (key == "format" and has_known_format)]
     out = {key: value for key, value in schema.items() if key not in _GEMINI_DROPPED}
     _rewrite_keywords(out)
+    told += _rewrite_choices(out)
     if isinstance(out.get("anyOf"), list):
         out["anyOf"] = [_reduced(item, depth + 1) for item in out["anyOf"]]
     if isinstance(out.get("properties"), dict):
@@ -156,14 +164,21 @@ def _rewrite_keywords(out: Json) -> None:
         if "null" in out["type"]:
             out["nullable"] = True
         out["type"] = kinds[0] if kinds else "string"
-    if isinstance(out.get("enum"), list):
-        out["enum"] = [_word(item) for item in out["enum"] if item is not None and item != ""]
-        out["type"] = "string"
-        if not out["enum"]:
-            del out["enum"]
     out.pop("pattern", None)
     if out.get("format") not in _KNOWN_FORMATS:
         out.pop("format", None)
+
+
+def _rewrite_choices(out: Json) -> List[str]:
+    """Leave choices among words, and return what is to be told of all others: a number must not come back as a word."""
+    choices = out.pop("enum", None)
+    if not isinstance(choices, list):
+        return []
+    values = [item for item in choices if item is not None and item != ""]
+    out.setdefault("type", _TYPES.get(frozenset(map(type, values)), "string"))
+    if values and out["type"] == "string":
+        out["enum"] = [_word(item) for item in values]
+    return [f"one of {json.dumps(values, ensure_ascii=False)}"] if values and "enum" not in out else []
 
 
 def _word(value: Any) -> str:
