@@ -181,7 +181,7 @@ class ProviderError(ApiError):
     was refused, so that the next model of the route would be asked in vain. ``detail`` is what the
     provider wrote, and ``provider_status`` its status; ``verbatim`` the body of an Anthropic-format provider, to be
     passed on unchanged: clients match its words. ``is_overflow``: the prompt does not fit the model's window, or not
-    with the output asked for; then ``room`` is how many tokens of output would, 0 if too few.
+    with the output asked for. ``room``: with how many tokens of output it would have been taken, 0 if with too few.
     ``is_output_limit``: reasoning used up the output limit, an answer without content.
     """
 

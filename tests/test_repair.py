@@ -350,6 +350,30 @@ def test_other_words_of_a_failure_mend_nothing() -> None:
         assert (ask_model(temperature=0.5).status, len(provider.bodies)) == (500, 1)
 
 
+def cannot_afford(tokens: int) -> Answer:
+    """OpenRouter's refusal of more output than is paid for."""
+    words = "This request requires more credits, or fewer max_tokens. You requested up to 20000 tokens, but can only "
+    return refusal(f"{words}afford {tokens}. To increase, visit the settings and add more credits", 402)
+
+
+def test_output_that_cannot_be_paid_for() -> None:
+    """What the credits pay for is asked for, while that is worth an answer; then the client is told."""
+    provider = Refusing(lambda body: body["max_tokens"] > 3919, cannot_afford(3919))
+    with proxy_before(provider, "openrouter") as ask_model:
+        assert ask_model().status == 200
+    assert [body["max_tokens"] for body in provider.bodies] == [20_000, 3919]
+
+
+@pytest.mark.parametrize(("tokens", "requests"), [(0, 1), (1023, 1), (3919, 2)])
+def test_credits_that_are_spent(tokens: int, requests: int) -> None:
+    """There is no third attempt either, whatever the second answer is."""
+    provider = Refusing(lambda body: True, cannot_afford(tokens))
+    with proxy_before(provider, "openrouter") as ask_model:
+        answer = ask_model()
+    assert (answer.status, len(provider.bodies)) == (402, requests)
+    assert f"can only afford {tokens}" in answer.json["error"]["message"]
+
+
 TOO_LONG = refusal(
     "This model's maximum context length is 32768 tokens. However, you requested 20000 output tokens and your prompt "
     "contains 30000 input tokens, for a total of 50000 tokens (30000 + 20000 = 50000 > 32768)."

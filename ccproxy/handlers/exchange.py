@@ -67,18 +67,18 @@ def _send(
     key = (model.api_base + APIS[model.api].path, model.name)
     body = context.repairs.apply(key, body)
     repairs: List[Repair] = []
-    too_long: Optional[ProviderError] = None
+    too_much: Optional[ProviderError] = None
     while True:
         try:
             response = context.client.send(call(body=encode(body)), context.config, context.running.cancel)
         except ProviderError as error:
             if error.is_output_limit:
                 return CutShort()
-            if too_long is not None and error.is_refusal:
-                raise too_long from error
-            if error.room:
+            if too_much is not None and error.is_refusal:
+                raise too_much from error
+            if error.room and too_much is None:
                 log.info("%s has room for %d tokens of output, asking again for no more", model.model_id, error.room)
-                too_long, body = error, clamped(error.room)(body)
+                too_much, body = error, clamped(error.room)(body)
                 continue
             repair = find_repair(error.provider_status, error.detail, model.api)
             if repair is None or error.is_overflow or len(repairs) == _MOST_REPAIRS or repair(body) == body:

@@ -124,7 +124,10 @@ def translate_failure(status: int, headers: Mapping[str, str], body: bytes, targ
     message = mask(f"{target.provider} ({target.model_name}): {detail}", target.secrets)
     # Useless retries cost Claude Code three minutes each; 400 and 404 it does not repeat.
     headers_out = {**passed, **(NO_RETRY if answer in (401, 402, 403) or (rule and rule.is_final) else {})}
-    return ProviderError(message, status=answer, is_transient=not is_final, headers=headers_out)
+    error = ProviderError(message, status=answer, is_transient=not is_final, headers=headers_out)
+    afforded = re.search(r"can only afford (\d{1,9})\b", text)  # OpenRouter: what the credits pay for
+    error.room = _worth_an_answer(int(afforded[1])) if afforded else 0
+    return error
 
 
 # Gemini's RetryInfo, and OpenRouter's copy of the inner provider's headers. No number is too large to be counted with.
@@ -200,10 +203,13 @@ def _overflow(text: str, target: Target) -> Optional[ProviderError]:
             f"input length and `max_tokens` exceed context limit: {prompt} + {found['C']} > {limit}, "
             "decrease input length or `max_tokens` and try again"
         )
-        room = limit - prompt - LEAST_OUTPUT
-        error.room = room if room >= LEAST_OUTPUT else 0
+        error.room = _worth_an_answer(limit - prompt - LEAST_OUTPUT)
         return error
     return overflow_error(prompt or target.input_tokens, limit)
+
+
+def _worth_an_answer(tokens: int) -> int:
+    return tokens if tokens >= LEAST_OUTPUT else 0
 
 
 def overflow_error(prompt: int, limit: int) -> ProviderError:
