@@ -37,7 +37,7 @@ DELTAS = st.dictionaries(st.sampled_from(["content", "reasoning_content", "role"
 
 
 @given(st.lists(st.tuples(st.sampled_from(FRAMES), DELTAS | st.just({"content": "a"}), st.booleans()), max_size=8))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_a_stream_reads_as_its_chunks(chunks: List[Tuple[Tuple[str, str], Any, bool]]) -> None:
     """Frames that come back, change or break: each chunk is what its whole text says."""
     reader = ChunkReader()
@@ -57,7 +57,7 @@ MEMBERS = st.dictionaries(st.sampled_from(["id", "created", "obfuscation", "p"])
 
 
 @given(st.lists(st.tuples(st.sampled_from(FRAMES), WORDS, st.booleans(), MEMBERS), max_size=8))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_texts_are_what_the_chunks_say(chunks: List[Tuple[Tuple[str, str], str, bool, Any]]) -> None:
     """Whatever came before, an event of which the text is seen at once reads as that text and nothing else."""
     reader = ChunkReader()
@@ -69,7 +69,7 @@ def test_texts_are_what_the_chunks_say(chunks: List[Tuple[Tuple[str, str], str, 
 
 
 @given(st.sampled_from(FRAMES), st.lists(st.tuples(st.sampled_from([0, 0, 0, 0, *FRAMES]), WORDS, st.booleans())))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_runs_are_what_the_chunks_say(first: Tuple[str, str], events: List[Tuple[Any, str, bool]]) -> None:
     """The texts that a read begins with, and what is left of it, say together what all of its events say."""
     reader = ChunkReader()

@@ -6,7 +6,7 @@ from email.utils import formatdate
 from typing import List, Tuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ccproxy.http1 import Unchunker, date_of
@@ -40,7 +40,6 @@ def test_every_split(body: bytes) -> None:
     chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=5),
     cuts=st.lists(st.integers(0, 300), max_size=8),
 )
-@settings(deadline=None)
 def test_any_bytes_survive(chunks: List[bytes], cuts: List[int]) -> None:
     """Line ends and digits inside of a chunk are its bytes."""
     body = b"".join([b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""]])

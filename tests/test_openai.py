@@ -233,7 +233,7 @@ CALL_KEYS = st.sampled_from(["index", "id", "function", "custom", "type"])
     choice=st.dictionaries(st.sampled_from(["index", "finish_reason", "usage", "error", "stop_reason"]), ANY_JSON),
     top=st.dictionaries(st.sampled_from(["usage", "x_groq", "error", "stopping_word", "choices"]), ANY_JSON),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_wrong_types_read_as_absent(fields: Json, entry: Json, choice: Json, top: Json) -> None:
     """Provider JSON is not trusted: whatever stands where, reading it does not raise, on the short way neither."""
     chunk = {"choices": [{**choice, "delta": {"tool_calls": [entry], **fields}}], **top}

@@ -6,7 +6,7 @@ import json
 from typing import Any, Dict, Optional
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ccproxy.partial_json import closing, complete_cut, parse_object, parse_strict, repair
@@ -109,7 +109,6 @@ def test_a_cut_object_is_read_as_far_as_it_goes(text: str, value: Dict[str, Any]
 
 
 @given(OBJECTS, st.booleans())
-@settings(deadline=None)
 def test_every_cut_of_every_object_is_read(value: Dict[str, Any], is_ascii: bool) -> None:
     """Wherever the text ends, what is read is an object, and the whole text is the whole object."""
     text = json.dumps(value, ensure_ascii=is_ascii)
@@ -121,7 +120,6 @@ def test_every_cut_of_every_object_is_read(value: Dict[str, Any], is_ascii: bool
 
 
 @given(st.text(max_size=40))
-@settings(deadline=None)
 def test_any_text_gives_an_object(text: str) -> None:
     """Nothing a model writes as arguments raises."""
     assert isinstance(repair(text), dict)

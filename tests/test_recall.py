@@ -276,7 +276,7 @@ def outcome(data: bytes, recall: Any) -> Any:
 
 
 @given(st.lists(st.tuples(BODIES, EDITS), min_size=2, max_size=6), st.sampled_from([4_000, 8_000_000]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_body_is_read_as_without_a_memory(sent: List[Any], most: int) -> None:
     """Whatever came before it and wherever it differs: turns that came, went or changed places, marks that moved,
     another order or way of writing, bytes that are missing or too many."""

@@ -69,7 +69,7 @@ def test_requests_of_real_clients(dialect: str, name: str) -> None:
 
 
 @ALL_TARGETS
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(fields=FIELDS)
 def test_any_conversation(dialect: str, name: str, fields: Json) -> None:
     """Blocks of all kinds, tool rounds that are broken, odd names and ids: a good request, or a 400 with the field."""

@@ -7,7 +7,7 @@ from typing import Any, List, Optional, Tuple
 
 import pytest
 import sseclient
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ccproxy.errors import ProviderError
@@ -110,7 +110,6 @@ FRAMES: List[Tuple[Any, bytes]] = [
     sequence=st.none() | st.text(),
     details=st.none() | st.just({"type": "refusal"}),
 )
-@settings(deadline=None)
 def test_what_is_around_an_answer(model: str, counts: List[int], sequence: Optional[str], details: Any) -> None:
     """A frame that is made by template says what the values do."""
     usage = Usage(*counts)
@@ -136,7 +135,6 @@ def test_events_are_written_together() -> None:
 
 
 @given(st.text())
-@settings(deadline=None)
 def test_any_text_survives(text: str) -> None:
     """Line ends, quotes and every other character arrive as they were."""
     for event, key in ((TextDelta(0, text), "text"), (InputJsonDelta(0, text), "partial_json")):
@@ -198,7 +196,6 @@ def test_a_stream_read_in_two(body: bytes, expected: List[str]) -> None:
     cuts=st.lists(st.integers(0, 400), max_size=12),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
 )
-@settings(deadline=None)
 def test_random_reads_give_the_same_events(texts: List[str], cuts: List[int], end: str) -> None:
     """Random splits, in the middle of a character or of a line end too."""
     lines = [json.dumps(text, ensure_ascii=False) for text in texts if text.isprintable()]

@@ -96,7 +96,7 @@ PIECES = st.one_of(
 
 
 @given(st.lists(PIECES, max_size=40).map("".join))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_tokens_are_those_of_the_vocabulary(text: str) -> None:
     """Its own way of splitting a text gives the same ones: where white space meets words, marks, digits and the end."""
     counter = Counter()

@@ -6,7 +6,7 @@ import re
 from typing import Set
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ccproxy.provider.dialects import DIALECTS
@@ -28,7 +28,6 @@ def test_a_providers_id_comes_back(provider_id: str) -> None:
 
 
 @given(st.lists(st.sampled_from(IDS) | st.text(min_size=1, max_size=70), max_size=8))
-@settings(deadline=None)
 def test_ids_are_unique_in_a_conversation(provider_ids: list) -> None:
     """A second use gets a number: clients key results by id."""
     taken: Set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ccproxy.openai import Chunk
@@ -349,7 +349,6 @@ PIECES = st.lists(st.tuples(st.sampled_from(["content", "reasoning"]), st.text(m
 
 
 @given(pieces=PIECES, cuts=st.lists(st.integers(0, 600), max_size=10))
-@settings(deadline=None)
 def test_any_text_in_any_split(pieces: Any, cuts: List[int]) -> None:
     """Random splits of the bytes give the same legal stream, and all of the text."""
     body = sse(*(delta(**{key: text}) for key, text in pieces), STOP)

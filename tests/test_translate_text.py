@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, List, Optional, Tuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ccproxy.translate.text import StopMatcher, TagSplitter
@@ -105,7 +105,6 @@ def test_stop_sequences_match_in_every_split(stops: List[str], text: str, expect
     text=st.text("abc", max_size=20),
     cuts=st.lists(st.integers(0, 20), max_size=6),
 )
-@settings(deadline=None)
 def test_any_split_matches_alike(stop: str, text: str, cuts: List[int]) -> None:
     """The match is that of a search in the whole text."""
     borders = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]

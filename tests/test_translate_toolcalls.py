@@ -258,7 +258,7 @@ def interleavings(draw: Any) -> Tuple[List[Any], List[Any]]:
 
 
 @given(interleavings())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_interleaving_gives_the_same_calls(drawn: Tuple[List[Any], List[Any]]) -> None:
     """However the fragments are cut and mixed, the stream is legal and the calls are the same."""
     wanted, chunks = drawn
