@@ -192,6 +192,17 @@ def test_an_address_that_needs_a_token(tmp_path: Path, variables: Dict[str, str]
         eventually(lambda: "CCPROXY_AUTH_TOKEN" in str(health(url)["config_problem"]), "it is told")
 
 
+@COUNTS
+def test_no_place_for_the_records(tmp_path: Path, variables: Dict[str, str], count: str) -> None:
+    """Where no home folder is known, as for many a user of a container, STATE_DIR cannot be given up."""
+    settings(tmp_path, ROUTER_DEFAULT="stub", STATE_DIR=str(tmp_path / "state"), WORKERS=count)
+    with running(serve_command("--port", "0"), tmp_path, {**variables, "HOME": "~"}) as process:
+        url = process.address()
+        settings(tmp_path, ROUTER_DEFAULT="stub", WORKERS=count)
+        eventually(lambda: "STATE_DIR" in str(health(url)["config_problem"]), "it is told")
+        assert ask(url, "/v1/messages/count_tokens", user()).status == 200
+
+
 class Crowd:
     """Clients that connect, ask and leave, one after the other, until told to stop; every failure is kept."""
 

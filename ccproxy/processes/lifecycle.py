@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, List, Optional, Protocol, Sequence
 
 from .. import log
-from ..config.load import Loaded
+from ..config.load import Loaded, state_folder
 from ..config.reload import ConfigStore
 from ..config.schema import Config
 from ..counting.counter import Counter
@@ -161,6 +161,7 @@ class Life:
         is_moved = (old.host, old.port) != (new.host, new.port) and self._given is None
         try:
             self._check_address(new)
+            state_folder(new, os.environ)  # it says so where nothing tells one
             listener = _listen(new) if is_moved else self._listener
         except ConfigError as error:
             self._store.refuse(str(error))
