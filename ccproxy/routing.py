@@ -8,7 +8,8 @@ from typing import Callable, List, Optional, Tuple
 
 from .accounting.budget import Budget
 from .anthropic import Block, ImageBlock, MessagesRequest, ToolResultBlock
-from .config.schema import EFFORTS, Config, Model, demo_model, references
+from .config.schema import EFFORTS, Config, Model, demo_model
+from .config.values import references
 from .errors import NotFound
 from .frozen import frozen
 from .translate.effort import thinking_intent

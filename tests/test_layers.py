@@ -55,6 +55,7 @@ LAYERS: Dict[str, Tuple[str, ...]] = {
         "accounting.budget",
         "accounting.prices",
         "config.schema",
+        "config.values",
         "config.credentials",
         "config.envfile",
         "config.modelsfile",

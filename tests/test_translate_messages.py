@@ -148,6 +148,24 @@ CONVERSATIONS: List[Any] = [
             {"role": "user", "content": "Thanks"},
         ],
     ),
+    (
+        "a tool turn that comes again later: what is said beside its result stays",
+        [
+            *CALL,
+            turn("user", result()),
+            turn("assistant", "Done."),
+            turn("user", "Thanks"),
+            *CALL[1:],
+            turn("user", result(), text("More.")),
+        ],
+        [
+            HI,
+            {"role": "assistant", "content": None, "tool_calls": [called()]},
+            tool(),
+            {"role": "assistant", "content": "Done."},
+            {"role": "user", "content": "Thanks\n\nMore."},
+        ],
+    ),
 ]
 
 

@@ -10,7 +10,8 @@ from typing import List, Sequence
 
 from .. import log
 from ..config.load import Loaded
-from ..config.schema import Config, Model, money
+from ..config.schema import Config, Model
+from ..config.values import money
 from ..encoded import Json
 from ..errors import ConfigError
 from ..routing import configured_models, plain_route

@@ -19,7 +19,8 @@ from .credentials import shown
 from .envfile import parse_env
 from .modelsfile import parse_models
 from .providers import PROVIDERS
-from .schema import SENDABLE, SETTINGS, Config, Model, build_config, is_sendable
+from .schema import SETTINGS, Config, Model, build_config
+from .values import SENDABLE, is_sendable
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import yaml
 from ..errors import ConfigError
 from ..provider.dialects import DIALECTS
 from .credentials import shown
-from .schema import APIS, EFFORTS, Model, fitting, money, one_of, positive_number, real_number, references, text, truth
+from .schema import APIS, EFFORTS, Model
+from .values import fitting, money, one_of, positive_number, real_number, references, text, truth
 
 _MILLION = Decimal(1_000_000)
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\xa0-\xff]*")
