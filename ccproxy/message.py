@@ -8,7 +8,15 @@ from . import partial_json
 from .encoded import Json
 from .frozen import frozen
 
-_MOST_TOKENS = 10**15
+_MOST_COUNTED = 10**15
+
+
+def count_of(value: Any) -> int:
+    """Return a count that a provider told; wrong types and absurd numbers are 0."""
+    if type(value) is int and 0 <= value < _MOST_COUNTED:
+        return value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if is_number and 0 <= value < _MOST_COUNTED else 0
 
 
 @frozen
@@ -32,7 +40,7 @@ class Usage:
             value = usage
             for name in path:
                 value = value.get(name) if isinstance(value, dict) else None
-            return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
+            return count_of(value)
 
         written = count("cache_creation_input_tokens")
         return cls(

@@ -56,7 +56,17 @@ def test_usage_is_read_as_it_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [None, [], "much", {"input_tokens": "1"}, {"input_tokens": -1}, {"input_tokens": 10**15}]
+    "told",
+    [
+        None,
+        [],
+        "much",
+        {"input_tokens": True},
+        {"input_tokens": float("nan")},
+        {"input_tokens": "1"},
+        {"input_tokens": -1},
+        {"input_tokens": 10**15},
+    ],
 )
 def test_a_usage_that_is_none(told: Any) -> None:
     """Counts nothing."""

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 from ..encoded import Json
 from ..frozen import frozen
-from ..message import MessageDelta, Usage
+from ..message import MessageDelta, Usage, count_of
 from ..openai import object_in
 from ..provider.dialects import Dialect
 from .reply import ReplyContext
@@ -59,13 +59,13 @@ def stop_reason(finish_reason: Optional[str], has_tool_use: bool) -> str:
 
 def has_prompt_tokens(usage: Optional[Json]) -> bool:
     """Whether a provider counted the prompt."""
-    return usage is not None and _count(usage.get("prompt_tokens")) > 0
+    return usage is not None and count_of(usage.get("prompt_tokens")) > 0
 
 
 def translate_usage(usage: Json, dialect: Dialect) -> Usage:
     """Return Anthropic's counts; input, cache read and cache write add up to ``prompt_tokens``."""
-    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-    total = _count(usage.get("total_tokens"))
+    prompt, completion = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
+    total = count_of(usage.get("total_tokens"))
     prompt_details, completion_details = (
         object_in(usage, "prompt_tokens_details"),
         object_in(usage, "completion_tokens_details"),
@@ -102,16 +102,10 @@ def translate_usage(usage: Json, dialect: Dialect) -> Usage:
     )
 
 
-def _count(value: Any) -> int:
-    if type(value) is int and 0 <= value < 10**15:
-        return value
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15 else 0
-
-
 def _first(*values: Any) -> int:
     for value in values:
         if value is not None:
-            return _count(value)
+            return count_of(value)
     return 0
 
 
