@@ -207,13 +207,15 @@ def plain_delta(
 
 
 def _error(data: Json, choices: List[Json]) -> Any:
-    """Return the error inside a 200: its own member, the whole body (vLLM, SGLang), or MiniMax's status."""
+    """Return the error inside a 200: its own member, the whole body (vLLM, SGLang), MiniMax's status, or why Groq
+    stopped early."""
     if data.get("object") == "error":
         return data
     status = data.get("base_resp")
     if not choices and isinstance(status, dict) and status.get("status_code"):
         return {"message": status.get("status_msg"), "code": status["status_code"]}
-    return data.get("error") or next((choice["error"] for choice in choices if choice.get("error")), None)
+    own = data.get("error") or object_in(data, "x_groq").get("error")
+    return own or next((choice["error"] for choice in choices if choice.get("error")), None)
 
 
 def _delta_of(choice: Json, order: Tuple[str, str]) -> Json:
@@ -314,9 +316,8 @@ def _tool_call(entry: Json) -> ToolCallDelta:
 
 def _usage(data: Json, choices: List[Json]) -> Optional[Json]:
     """Return the chunk's usage: top level, in the choice (Moonshot) or in ``x_groq``."""
-    groq = data.get("x_groq")
-    candidates = [data.get("usage"), *(choice.get("usage") for choice in choices)]
-    candidates.append(groq.get("usage") if isinstance(groq, dict) else None)
+    groq = object_in(data, "x_groq").get("usage")
+    candidates = [data.get("usage"), *(choice.get("usage") for choice in choices), groq]
     return next((usage for usage in candidates if isinstance(usage, dict) and usage), None)
 
 

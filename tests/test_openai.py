@@ -190,6 +190,7 @@ def test_the_finish_reason(reason: Any, read: Optional[str]) -> None:
         {"error": {"code": 502, "message": "gone"}},
         {"error": "gone"},
         {"choices": [{"index": 0, "delta": {}, "error": {"message": "gone"}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "x_groq": {"id": "r", "error": "gone"}},
     ],
 )
 def test_an_error_inside_a_chunk(body: Json) -> None:
@@ -197,7 +198,9 @@ def test_an_error_inside_a_chunk(body: Json) -> None:
     assert Chunk.from_dict(body).error
 
 
-@pytest.mark.parametrize("body", [{"error": None}, {"error": {}}, {"error": ""}])
+@pytest.mark.parametrize(
+    "body", [{"error": None}, {"error": {}}, {"error": ""}, {"x_groq": {"error": None}}, {"x_groq": {"error": ""}}]
+)
 def test_an_empty_error_is_none(body: Json) -> None:
     """Some servers always send the key."""
     assert not Chunk.from_dict(body).error

@@ -41,7 +41,7 @@ _RULES: Tuple[Rule, ...] = (
     Rule(r"request too large.*tokens per minute", 429, True),  # Groq says 413
     Rule(r"tool_use_failed", 500),  # Groq says 400: a sampling accident
     Rule(r"model_not_found|no endpoints found|model .{0,120}does not exist|model .{0,120}not found", 404, True),
-    Rule(r"engine_overloaded|overloaded", 529),
+    Rule(r"engine_overloaded|overloaded|over[ _]capacity", 529),
     Rule(r"requires --jinja|image input is not supported (?:- hint|by this server)", 500, True),  # llama.cpp
 )
 # Where the text tells nothing.
