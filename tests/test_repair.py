@@ -113,6 +113,13 @@ ROWS: List[Tuple[Callable[[Json], bool], str, str, str, Json]] = [
         {},
     ),
     (
+        lambda body: body["max_tokens"] < 16,
+        "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.",
+        "openrouter",
+        "openai/gpt-x",
+        {"max_tokens": 1},  # as Claude Code asks before it takes a model
+    ),
+    (
         has("temperature"),
         "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) is supported.",
         "generic",
@@ -410,7 +417,7 @@ def test_a_prompt_that_is_refused_with_less_output_too(second: Answer) -> None:
     assert "exceed context limit: 30000 + 20000 > 32768" in answer.json["error"]["message"]
 
 
-@pytest.mark.parametrize("row", ROWS[:3] + ROWS[-1:], ids=["limit", "temperature", "top_p", "image"])
+@pytest.mark.parametrize("row", ROWS[:4] + ROWS[-1:], ids=["limit", "least", "temperature", "top_p", "image"])
 def test_a_refusal_that_the_mend_does_not_end(row: Tuple[Callable[[Json], bool], str, str, str, Json]) -> None:
     """Is the client's: no third attempt, and nothing is remembered."""
     _, words, dialect, name, fields = row
@@ -496,7 +503,7 @@ def test_what_no_mend_can_help(kind: str) -> None:
 
 def test_each_model_has_its_own_mends() -> None:
     """What one model refuses is still sent to another at the same address."""
-    provider = Refusing(lambda body: body["model"] == "a" and "temperature" in body, refusal(ROWS[1][1]))
+    provider = Refusing(lambda body: body["model"] == "a" and "temperature" in body, refusal(ROWS[2][1]))
     with provider:
         models = [{"model_id": name, "api_base": provider.base("p"), "dialect": "generic"} for name in "ab"]
         with running_proxy({"ROUTER_DEFAULT": "a"}, models) as proxy:

@@ -34,18 +34,18 @@ def _renamed(old: str, new: str) -> Repair:
     return lambda body: {(new if key == old else key): value for key, value in body.items()}
 
 
-def clamped(limit: int) -> Repair:
+def clamped(most: int) -> Repair:
     """Return the repair that asks for no more output than so many tokens."""
+    return lambda body: {**body, **{name: min(limit, most) for name, limit in _output_limits(body)}}
 
-    def clamp(body: Json) -> Json:
-        limits: Json = {
-            name: min(body[name], limit)
-            for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")
-            if name in body
-        }
-        return {**body, **limits}
 
-    return clamp
+def _raised(least: int) -> Repair:
+    return lambda body: {**body, **{name: max(limit, least) for name, limit in _output_limits(body)}}
+
+
+def _output_limits(body: Json) -> List[Tuple[str, int]]:
+    names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    return [(name, body[name]) for name in names if name in body]
 
 
 def _each_message(mend: Callable[[Json], Json]) -> Repair:
@@ -170,11 +170,14 @@ _LIMIT = r"(?:\[1, ?|at most |less than or equal to |maximum (?:value )?(?:is |o
 
 _NO_IMAGES = r"image input.{0,40}not support"
 
+_LEAST = r"max_(?:\w{1,20}_)?tokens.{0,120}?(?:>=|at least|greater than or equal to) ?[`'\"]?(\d{1,6})\b"
+
 # The first pattern found in the provider's text decides.
 _REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (r"max_tokens.{0,200}max_completion_tokens", lambda _: _TO_COMPLETION),
     (r"max_completion_tokens.{0,80}(?:unrecogni|unknown|extra|not supp)", lambda _: _TO_PLAIN),
     (r"max(?:_completion)?_tokens.{0,200}?" + _LIMIT, lambda match: clamped(int(match[1]))),
+    (_LEAST, lambda match: _raised(int(match[1]))),
     (r"function tools with reasoning_effort are not supported", _without_effort),
     (r"reasoning_?effort.{0,80}(?:not support|unsupported)", lambda _: _without("reasoning_effort")),
     (r"not support.{0,60}reasoning_?effort", lambda _: _without("reasoning_effort")),
@@ -203,6 +206,7 @@ _FIELDS = "temperature|top_p|include|parallel_tool_calls|prompt_cache_key|safety
 _FIELDS += "|max_tool_calls|text|store|instructions|reasoning"
 _RESPONSES_REPAIRS: Tuple[Tuple[str, Callable[[Match[str]], Repair]], ...] = (
     (r"max_output_tokens.{0,200}?" + _LIMIT, lambda match: clamped(int(match[1]))),
+    (_LEAST, lambda match: _raised(int(match[1]))),
     (r"invalid_encrypted_content|encrypted content.{0,160}could not be", lambda _: _without_reasoning_items),
     (r"reasoning.{0,80}without its required following item", lambda _: _without_reasoning_items),
     (r"item with id.{0,80}not found", lambda _: _without_reasoning_items),
