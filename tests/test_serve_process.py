@@ -153,7 +153,7 @@ from ccproxy.config.reload import ConfigStore
 from ccproxy.processes.lifecycle import Life
 
 def serve(moment):
-    signal.alarm(20)  # one that hangs is ended, and fails
+    signal.alarm(100)  # one that hangs is ended, and fails
     life, left = Life(ConfigStore(lambda seen: load_config(os.environ, seen=seen)), []), None
 
     def trace(frame, event, _):
@@ -188,7 +188,7 @@ def test_a_signal_at_any_moment(tmp_path: Path, variables: Dict[str, str]) -> No
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert (done.stdout, done.returncode) == ("{}\n", 0), done.stderr

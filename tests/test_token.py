@@ -7,20 +7,19 @@ from typing import Dict, Iterator, List, Tuple
 
 import pytest
 
+from ccproxy.app import ROUTES
 from ccproxy.stub import StubProvider
 from raw_http import RawAnswer, RawConnection, request
 from support import Proxy, make_config, running_proxy, user
 
 TOKEN = "sesame-0815"
 PATHS = [
-    ("GET", "/v1/models"),
-    ("GET", "/v1/models/stub"),
-    ("POST", "/v1/messages"),
+    *((method, path.replace("{id}", "stub")) for path, methods in ROUTES.items() for method in methods),
     ("POST", "/messages"),
     ("POST", "/v1/v1/messages/"),
-    ("POST", "/v1/messages/count_tokens"),
     ("POST", "/v1/messages/test_conversion?model=stub&dry_run=1"),
-    ("GET", "/"),
+    ("GET", "/metrics/"),
+    ("GET", "/dashboard/events?after=0"),
     ("HEAD", "/api/hello"),
     ("GET", "/nowhere"),
     ("GET", "/health/"),
