@@ -1,4 +1,4 @@
-"""Rules on streamed text: reasoning in tags at its start, and stop sequences matched exactly."""
+"""Rules on streamed text: halves of characters, reasoning in tags at its start, Markdown fences, stop sequences."""
 
 from __future__ import annotations
 
