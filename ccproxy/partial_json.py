@@ -13,11 +13,12 @@ _MEMBER_END = re.compile(r",|(?<=[{\[])")
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and the infinities, which Python reads."""
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def parse_strict(text: str) -> Any:

@@ -16,6 +16,7 @@ from ..feed import Feed
 from ..frozen import frozen
 from ..last_routes import LastRoutes
 from ..metrics import Metrics
+from ..partial_json import refuse_constant
 from ..provider.client import ProviderClient
 from ..provider.cooldown import Cooldown
 from ..provider.repair import Repairs
@@ -78,10 +79,6 @@ def _text(body: bytes) -> str:
     return body.decode("utf-8-sig" if body.startswith(codecs.BOM_UTF8) else "utf-8")  # which is a third as long
 
 
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
@@ -99,4 +96,4 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return found
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
