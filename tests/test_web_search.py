@@ -103,6 +103,7 @@ def test_the_api_that_can_search(reference: str, api: str) -> None:
     assert model is not None
     request = MessagesRequest.from_dict({"model": "x", "max_tokens": 1, "messages": user(PROMPT), "tools": [SEARCH]})
     assert with_search(model, request).api == api
+    assert with_search(model, request) is with_search(model, request)  # turns are compared with it
     assert (
         with_search(model, MessagesRequest.from_dict({"model": "x", "max_tokens": 1, "messages": user("Hi")})) == model
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Set, Tuple, TypeVar
@@ -87,6 +87,11 @@ class Model:
     def api(self) -> str:
         """One of ``APIS``: the configured one, else chat completions for all models that do not need the other."""
         return self.api_name or ("responses" if needs_responses(self.api_base, self.name) else "chat")
+
+    @cached_property
+    def over_responses(self) -> Model:
+        """The same model over the Responses API."""
+        return replace(self, api_name="responses")
 
     @property
     def is_at_anthropic(self) -> bool:

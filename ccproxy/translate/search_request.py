@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import List, Optional, Tuple
 
 from ..anthropic import MessagesRequest, TextBlock, Tool
@@ -36,7 +35,7 @@ def with_search(model: Model, request: MessagesRequest) -> Model:
     is_known = not model.api_name and not model.direct and model.provider in PROVIDERS
     if search_tool(request) is None or model.dialect.web_search or not is_known:
         return model
-    return replace(model, api_name="responses") if RESPONSES[model.dialect.name].web_search else model
+    return model.over_responses if RESPONSES[model.dialect.name].web_search else model
 
 
 def can_search(model: Model, request: MessagesRequest) -> bool:
