@@ -6,7 +6,8 @@ import errno
 import json
 import socket
 import threading
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 
@@ -280,6 +281,21 @@ def test_stop_waits_for_a_running_stream(provider: ReplayProvider, proxy: Proxy)
         assert client.is_closed()
     check_grammar(parse_sse(body + rest))
     assert stop.result() is True
+
+
+@pytest.mark.parametrize("end", [lambda server: server.stop(PATIENCE), Server.retire], ids=["stop", "retire"])
+def test_who_is_connected_already_is_answered(proxy: Proxy, end: Callable[[Server], object]) -> None:
+    """A client that waits to be accepted when the socket goes would be reset by the system; its request is the last."""
+    proxy.server.shutdown()  # nobody accepts
+    with ExitStack() as connections:
+        clients = [connections.enter_context(RawConnection(proxy.url)) for _ in range(3)]
+        for client in clients:
+            client.send(request("GET", "/health"))
+        end(proxy.server)
+        for client in clients:
+            answer = client.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert client.is_closed()
 
 
 def test_stop_cuts_at_its_deadline(provider: ReplayProvider, proxy: Proxy) -> None:
