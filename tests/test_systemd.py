@@ -344,6 +344,16 @@ def test_the_stop_follows_the_configuration(unit: Unit, monkeypatch: pytest.Monk
     assert "ListenStream=[::1]:9000" in unit.lines("--socket")
 
 
+@pytest.mark.parametrize(("connections", "count"), [("4096", "1"), ("100", "3")])
+def test_the_unit_has_threads_for_all_connections(
+    unit: Unit, monkeypatch: pytest.MonkeyPatch, connections: str, count: str
+) -> None:
+    """MAX_CONNECTIONS is met before TasksMax: above the one clients are told so, above the other they are dropped."""
+    monkeypatch.setenv("MAX_CONNECTIONS", connections)
+    (line,) = [line for line in unit.lines("--workers", count) if line.startswith("TasksMax=")]
+    assert int(line.partition("=")[2]) > int(count) * (int(connections) + 100)  # those that are refused, and our own
+
+
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None and not os.environ.get("CI"), reason="there is no systemd-analyze"
 )

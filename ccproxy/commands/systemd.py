@@ -62,7 +62,8 @@ LogsDirectory=ccproxy
 LogsDirectoryMode=0700
 UMask=0077
 LimitNOFILE=65536
-TasksMax=4096
+# Each connection has a thread, and for a moment one that looks a provider's name up.
+TasksMax={tasks}
 MemoryMax=2G
 {credentials}
 NoNewPrivileges=yes
@@ -158,6 +159,7 @@ def service_unit(options: argparse.Namespace, config: Config) -> str:
     return _SERVICE.format(
         command=" ".join(_quoted(part) for part in command),
         stop=int(config.drain_timeout) + 30,
+        tasks=config.workers * (2 * config.max_connections + 256),
         credentials="\n".join(["", *(credentials or [remark]), ""]),
         system="" if options.user else _SYSTEM.format(home="\n".join(_home())),
         target="default.target" if options.user else "multi-user.target",
