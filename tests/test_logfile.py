@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Iterator, List
 
@@ -122,6 +122,19 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path: Path, caplog: py
         say(file, "lost")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(files[0].path) in caplog.messages[0]
+
+
+def test_a_line_that_a_full_disk_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stays what it is: the next one, once there is space again, does not go on in it."""
+    outage, write = Outage(), os.write
+    with closing(LogFile(tmp_path / "server.log", outage)) as file:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+            say(file, "first")
+        outage.retry_at = 0.0
+        say(file, "second")
+        say(file, "third")
+    assert file.path.read_text() == "fir\nsecond\nthird\n"
 
 
 @has_full_device
