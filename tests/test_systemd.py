@@ -16,6 +16,7 @@ import pytest
 
 from ccproxy import cli
 from ccproxy.config.load import load_config
+from ccproxy.processes.listener import inherited
 from ccproxy.processes.notify import Notifier
 from processes import PATIENCE, configuration, environment, eventually, running, serve_command
 from raw_http import is_refused
@@ -235,6 +236,13 @@ def test_a_socket_that_will_not_do(tmp_path: Path, kind: str, count: str) -> Non
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("ccproxy: socket activation: expected ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_socket_of_somebody_else() -> None:
+    """The variables may be meant for a parent; what we start shall not take them for its own either."""
+    variables = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "ccproxy.socket", "PORT": "0"}
+    assert inherited(variables) is None
+    assert variables == {"PORT": "0"}
 
 
 def test_an_inherited_address_needs_a_token_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -16,8 +17,11 @@ from typing import Dict, Iterator, List
 
 import pytest
 
+from ccproxy.config.load import load_config
+from ccproxy.config.reload import ConfigStore
+from ccproxy.processes.workers import Workers
 from grammar import check_grammar, parse_sse
-from processes import Process, configuration, eventually, running, serve_command
+from processes import PATIENCE, Process, configuration, eventually, running, serve_command
 from raw_http import RawConnection, is_refused, request
 from replay import ReplayProvider
 from support import ask, user
@@ -287,6 +291,32 @@ def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
     with running(command, tmp_path, {}) as process:
         assert process.wait() == 0
         assert sum("no worker can be started, trying again: no memory" in line for line in process.lines) == 1
+
+
+def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that one of them holds would stay locked in the new process for ever: it is started as a program."""
+
+    def fail() -> int:
+        raise AssertionError("forked")
+
+    started: List[subprocess.Popen[bytes]] = []
+
+    def spawn(channel: socket.socket) -> int:
+        started.append(subprocess.Popen([sys.executable, "-c", ""]))
+        return started[-1].pid
+
+    over = threading.Event()
+    threading.Thread(target=over.wait, args=(PATIENCE,), daemon=True).start()
+    monkeypatch.setattr(os, "fork", fail)
+    store = ConfigStore(lambda seen: load_config({"WORKERS": "2"}, folders=[]))
+    several = Workers(store, lambda channel: None, spawn)
+    try:
+        several.start()
+        assert len(started) == 2
+    finally:
+        several.stop()
+        gc.unfreeze()
+        over.set()
 
 
 def test_one_log_and_one_ledger(tmp_path: Path, provider: ReplayProvider, variables: Dict[str, str]) -> None:
