@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
@@ -172,7 +172,7 @@ os.execv(sys.executable, [sys.executable, "-m", "ccproxy", "serve", *sys.argv[3:
 """
 
 
-def activated(listener: socket.socket, *arguments: str, count: str = "1") -> List[str]:
+def activated(listener: Any, *arguments: str, count: str = "1") -> List[str]:
     """Return the command of a server that inherits a socket."""
     return [sys.executable, "-c", ACTIVATE, str(listener.fileno()), count, *arguments]
 
@@ -214,7 +214,7 @@ def test_a_console_on_a_full_disk(tmp_path: Path, variables: Dict[str, str], cou
             assert process.wait() == 0
 
 
-def refused(folder: Path, listener: socket.socket, **options: str) -> subprocess.CompletedProcess[str]:
+def refused(folder: Path, listener: Any, **options: str) -> subprocess.CompletedProcess[str]:
     """What a server says that does not start on a socket it is given."""
     return subprocess.run(
         activated(listener, **options),
@@ -228,11 +228,18 @@ def refused(folder: Path, listener: socket.socket, **options: str) -> subprocess
     )
 
 
-@pytest.mark.parametrize(("kind", "count"), [("udp", "1"), ("tcp", "2")])
+GIVEN: Dict[str, Callable[[], Any]] = {
+    "udp": lambda: socket.socket(type=socket.SOCK_DGRAM),
+    "tcp": lambda: socket.create_server(("127.0.0.1", 0)),
+    "no socket": Path(os.devnull).open,
+}
+
+
+@pytest.mark.parametrize(("kind", "count"), [("udp", "1"), ("tcp", "2"), ("no socket", "1")])
 def test_a_socket_that_will_not_do(tmp_path: Path, kind: str, count: str) -> None:
     """One line says what is expected."""
-    with socket.socket(type=socket.SOCK_DGRAM) if kind == "udp" else socket.create_server(("127.0.0.1", 0)) as listener:
-        done = refused(tmp_path, listener, count=count)
+    with GIVEN[kind]() as given:
+        done = refused(tmp_path, given, count=count)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("ccproxy: socket activation: expected ")
     assert done.stderr.count("\n") == 1

@@ -56,8 +56,8 @@ def inherited(environment: MutableMapping[str, str]) -> Optional[socket.socket]:
         return None
     if count != "1":
         raise ConfigError(f"socket activation: expected one socket, not {count or 'none'}")
-    listener = socket.socket(fileno=_FIRST_INHERITED)
     try:
+        listener = socket.socket(fileno=_FIRST_INHERITED)
         is_fitting = (
             listener.family in (socket.AF_INET, socket.AF_INET6)
             and listener.type == socket.SOCK_STREAM
