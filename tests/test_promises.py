@@ -70,7 +70,11 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     "nothing in a request writes into an answer's head": ("server_framing header_injection",),
     # --- what clients take up ---------------------------------------------------------------------------------------
     "one deadline for a head": ("limits a_head_has_one_deadline", "limits a_connection_that_says_nothing_is_closed"),
-    "a body keeps moving": ("limits a_body_may_not_pause", "limits a_body_has_to_keep_moving"),
+    "a body keeps moving": (
+        "limits a_body_may_not_pause",
+        "limits a_body_has_to_keep_moving",
+        "limits a_slow_body_that_keeps_moving_is_read",
+    ),
     "a reader keeps moving": ("limits a_reader_has_to_keep_moving", "limits a_client_that_reads_nothing_is_dropped"),
     "idle connections end": (
         "limits an_idle_connection_ends",
@@ -95,6 +99,10 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     "without descriptors or threads the server goes on": (
         "limits without_descriptors_the_server_waits",
         "limits a_thread_that_cannot_be_started",
+        "wsgi a_thread_that_cannot_be_started",
+        "dial no_thread_is_left_to_look_up",
+        "serve_process a_drain_needs_no_thread",
+        "systemd the_unit_has_threads_for_all_connections",
     ),
     "a client that leaves is noticed in every phase": (
         "cancel_everywhere in_every_phase",
@@ -221,6 +229,8 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     "a signal drains, a second one ends": (
         "serve_process an_idle_server_ends_at_once",
         "serve_process a_signal_drains",
+        "serve_process a_signal_at_any_moment",
+        "server who_is_connected_already_is_answered",
         "serve_process a_second_signal_ends_at_once",
         "serve_process the_deadline_ends_it",
     ),
@@ -230,6 +240,7 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
         "serve_reload a_signal_reads_it_again",
         "reload an_invalid_file_changes_nothing",
         "reload a_removed_file_changes_nothing",
+        "serve_reload no_place_for_the_records",
     ),
     "a start that fails is one line": (
         "serve_process a_setting_that_is_wrong",
@@ -245,6 +256,7 @@ PROMISES: Dict[str, Tuple[str, ...]] = {
     "logging never stops service": (
         "logfile requests_go_on_without_a_log",
         "logfile a_full_disk_ends_some_time",
+        "logfile a_line_that_a_full_disk_cut",
         "logfile a_folder_that_cannot_be_written_is_told_once",
         "logfile a_console_that_nobody_reads_holds_nothing_up",
         "log a_closed_console",
