@@ -242,10 +242,8 @@ def _is_forwarded(name: str) -> bool:
 
 
 def _take(record: Record, counts: Any) -> None:
-    record.usage, record.price_factor = (
-        Usage.from_dict(counts),
-        price_factor(counts if isinstance(counts, dict) else {}),
-    )
+    record.usage = Usage.from_dict(counts)
+    record.price_factor = price_factor(counts if isinstance(counts, dict) else {})
 
 
 def client_credentials(request: Request, config: Config) -> Dict[str, str]:
