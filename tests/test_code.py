@@ -18,6 +18,7 @@ import pytest
 
 from ccproxy import cli
 from ccproxy.claude_code import client_environment, client_variables
+from ccproxy.processes.background import RunFolder
 from ccproxy.routing import plain_route
 from processes import PATIENCE, environment, eventually, running, serve_command
 from running import health
@@ -265,14 +266,16 @@ def test_it_ends_with_a_client_that_is_killed(session: subprocess.Popen[str]) ->
 
 def test_sessions_leave_nothing_behind(folder: Path) -> None:
     """The next session removes the folders of those that ended, and none of one that runs."""
+    sessions = folder / ".local" / "state" / "ccproxy" / "sessions"
     with start(folder) as first:
         lines_of(first, 2)
         with start(folder) as second:
             lines_of(second, 2)
             second.communicate("0\n", timeout=PATIENCE)
+        left = RunFolder(sessions / str(second.pid))
+        eventually(left.forget, "the proxy ended with the session")
         with start(folder) as third:
             lines_of(third, 2)
-            sessions = folder / ".local" / "state" / "ccproxy" / "sessions"
             assert {path.name for path in sessions.iterdir()} == {str(first.pid), str(third.pid)}
             third.communicate("0\n", timeout=PATIENCE)
         first.communicate("0\n", timeout=PATIENCE)

@@ -135,7 +135,7 @@ class Life:
             self._retired.remove(serving)
             serving.stop()
         if self._parent not in (None, os.getppid()):  # its children get another parent when it ends
-            self._is_stopping = True
+            self._end()
         if self._serving.is_alive:
             self._notifier.ping(time.monotonic())
         is_asked = self._store.is_asked
@@ -227,6 +227,9 @@ class Life:
             for serving in [self._serving, *self._retired]:
                 serving.kill()
             os._exit(128 + number)
+        self._end()
+
+    def _end(self) -> None:
         self._is_stopping = True
         self._wake.put(None)
 
